@@ -1,0 +1,1 @@
+"""Devices → records: SNMP, NETCONF, IPFIX and measured path delay. No Kafka in here."""

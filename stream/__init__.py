@@ -1,0 +1,1 @@
+"""Topics, codec, event-time windows, processors, the Faust app, archive, replay and sinks."""
