@@ -1,0 +1,394 @@
+"""The inventory: one TOML file that names the devices, how to reach them, and what they cannot tell.
+
+Rules
+-----
+- Unknown keys are refused: a misspelt ``comunity`` must not become a silent default.
+- A secret is never written in the file. Its value is a reference, ``env:NAME`` or ``file:PATH`` (relative to
+  the inventory), resolved each time it is used, and never shown: not in a log, not in ``repr``.
+- Every error is one line: the file, the place in it, what is wrong, what to do.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from twin.errors import InventoryError
+from twin.records import LinkAnnotation, LinkAnnotations
+
+T = TypeVar("T")
+AuthProtocol = Literal["MD5", "SHA", "SHA224", "SHA256", "SHA384", "SHA512"]
+PrivacyProtocol = Literal["DES", "AES", "AES192", "AES256"]
+Engine = Literal["gufo", "pysnmp"]
+_SECRET_KINDS = ("env:", "file:")
+
+
+class Secret:
+    """A reference to a secret. ``reveal`` reads it at the moment of use; nothing keeps the value."""
+
+    __slots__ = ("_base", "reference")
+
+    def __init__(self, reference: str, base: Path = Path()) -> None:
+        if not reference.startswith(_SECRET_KINDS) or not reference.partition(":")[2]:
+            raise ValueError("a secret is never written here: use env:NAME or file:PATH")
+        self.reference = reference
+        self._base = base
+
+    def reveal(self) -> str:
+        """The secret itself; InventoryError says which variable or file is missing."""
+        kind, _, where = self.reference.partition(":")
+        if kind == "env":
+            value = os.environ.get(where)
+            if value is None:
+                raise InventoryError(f"environment variable {where} is not set: export it before you start")
+            return value
+        try:
+            return (self._base / where).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InventoryError(
+                f"secret file {where} cannot be read ({_reason(error)}): create it or change the path"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference!r})"
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table in the file."""
+
+
+class Credentials(_Table):
+    """One credential set, for SNMP (version, community or user and keys) or NETCONF (username, …)."""
+
+    version: Literal["1", "2c", "3"] = "2c"
+    community: Secret | None = None
+    user: str = ""
+    auth_protocol: AuthProtocol | None = None
+    auth_key: Secret | None = None
+    privacy_protocol: PrivacyProtocol | None = None
+    privacy_key: Secret | None = None
+    username: str = ""
+    password: Secret | None = None
+    key_file: str = ""  # SSH private key
+    host_key_file: str = ""  # known_hosts; empty: ~/.ssh/known_hosts
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """Every secret this set refers to."""
+        found = (self.community, self.auth_key, self.privacy_key, self.password)
+        return tuple(secret for secret in found if secret is not None)
+
+
+class SnmpAccess(_Table):
+    """How a device is reached by SNMP."""
+
+    credentials: str
+    port: int = 161
+    engine: Engine | None = None  # None: the inventory's ``engine``
+
+
+class NetconfAccess(_Table):
+    """How a device is reached by NETCONF over SSH (RFC 6242)."""
+
+    credentials: str
+    port: int = 830
+
+
+class Device(_Table):
+    """One device. At least one of snmp, netconf and ipfix, or it tells us nothing."""
+
+    name: str
+    address: str
+    snmp: SnmpAccess | None = None
+    netconf: NetconfAccess | None = None
+    ipfix: bool = False  # it exports IPFIX from ``address``
+
+
+class IpfixListener(_Table):
+    """Where exporters send to."""
+
+    listen: str = "127.0.0.1:4739"  # 4739: IANA, RFC 7011 section 10.3.4
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """(host, port)."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class InventoryLink(_Table):
+    """What no device tells about one directed link."""
+
+    source: str
+    target: str
+    source_interface: str = ""
+    propagation_delay_s: float | None = None
+    buffer_packets: int | None = None
+    capacity_bps: float | None = None
+
+
+class Inventory(_Table):
+    """The whole file."""
+
+    network: str
+    devices: tuple[Device, ...]
+    credentials: dict[str, Credentials] = {}
+    engine: Engine = "gufo"
+    ipfix: IpfixListener | None = None
+    links: tuple[InventoryLink, ...] = ()
+    base: Path = Path()  # where relative paths start: the directory of the file
+
+    def engine_of(self, device: Device) -> Engine:
+        """The SNMP engine a device is polled with."""
+        return (device.snmp and device.snmp.engine) or self.engine
+
+    def path(self, name: str) -> Path:
+        """A path as the file means it: relative to the file, ``~`` expanded."""
+        return self.base / Path(name).expanduser()
+
+
+def load_inventory(path: Path) -> Inventory:
+    """Read and check an inventory, secrets included; InventoryError is one line that says what to do."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InventoryError(f"{path}: cannot be read ({_reason(error)}): give the path of an inventory") from error
+    inventory = parse_inventory(text, origin=str(path), base=path.parent)
+    check_secrets(inventory, origin=str(path))
+    return inventory
+
+
+def parse_inventory(text: str, *, origin: str = "inventory", base: Path = Path()) -> Inventory:
+    """Text → checked inventory. Secrets stay unresolved."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InventoryError(f"{origin}: not TOML: {error}") from error
+    read = _Reader(origin, base)
+    if "base" in raw:
+        raise read.error("", "Object contains unknown field `base`")
+    sections: dict[str, Any] = {
+        **raw,
+        "credentials": {
+            name: read.table(table, Credentials, f"credentials.{name}")
+            for name, table in read.mapping(raw.get("credentials", {}), "credentials").items()
+        },
+        "devices": read.rows(raw.get("devices", []), Device, "devices", _device_label),
+        "links": read.rows(raw.get("links", []), InventoryLink, "links", _link_label),
+    }
+    inventory = msgspec.structs.replace(read.table(sections, Inventory, ""), base=base)
+    for check in _CHECKS:
+        for place, problem in check(inventory):
+            raise InventoryError(f"{origin}: {place}: {problem}")
+    return inventory
+
+
+def check_secrets(inventory: Inventory, *, origin: str = "inventory") -> None:
+    """Every secret that a device needs can be read now; the values are not kept."""
+    for name in sorted({access.credentials for device in inventory.devices for access in _accesses(device)}):
+        for secret in inventory.credentials[name].secrets():
+            try:
+                secret.reveal()
+            except InventoryError as error:
+                raise InventoryError(f"{origin}: credentials.{name}: {error}") from error
+
+
+def annotations(inventory: Inventory, observed_at_ns: int) -> LinkAnnotations:
+    """The inventory's links as the record that the stream reads."""
+    return LinkAnnotations(
+        network=inventory.network,
+        observed_at_ns=observed_at_ns,
+        links=tuple(LinkAnnotation(**msgspec.structs.asdict(link)) for link in inventory.links),
+    )
+
+
+# ------------------------------------------------------------------------------------- reading the tables
+
+
+class _Reader:
+    """Converts raw TOML tables; knows the file's name, so that every error can tell the place."""
+
+    def __init__(self, origin: str, base: Path) -> None:
+        self.origin = origin
+        self.base = base
+
+    def table(self, raw: object, kind: type[T], place: str) -> T:
+        try:
+            return msgspec.convert(raw, kind, dec_hook=self._hook, from_attributes=True)
+        except msgspec.ValidationError as error:
+            raise self.error(place, str(error)) from error
+
+    def rows(self, raw: object, kind: type[T], name: str, label: Callable[[Any], str]) -> tuple[T, ...]:
+        if not isinstance(raw, list):
+            raise self.error(name, f"write one [[{name}]] table for each")
+        return tuple(self.table(row, kind, f"{name}[{i}]{label(row)}") for i, row in enumerate(raw))
+
+    def mapping(self, raw: object, name: str) -> dict[str, object]:
+        if not isinstance(raw, dict):
+            raise self.error(name, f"write one [{name}.NAME] table for each")
+        return raw
+
+    def error(self, place: str, problem: str) -> InventoryError:
+        problem, _, path = problem.partition(" - at `$")
+        place = (place + path.rstrip("`")).strip(".")
+        for theirs, ours in _PLAIN_WORDS:
+            problem = problem.replace(theirs, ours)
+        return InventoryError(f"{self.origin}: {place}: {problem}" if place else f"{self.origin}: {problem}")
+
+    def _hook(self, kind: type, value: object) -> object:
+        if kind is Path:
+            return Path(str(value))
+        if kind is not Secret:
+            raise NotImplementedError(kind)
+        if not isinstance(value, str):
+            raise ValueError("a secret is a reference: use env:NAME or file:PATH")
+        return Secret(value, self.base)
+
+
+_PLAIN_WORDS = (
+    ("Object contains unknown field", "unknown key"),
+    ("Object missing required field", "missing key"),
+    ("Expected `object`", "expected a table"),
+    ("Expected `array`", "expected a list"),
+)
+
+
+def _device_label(raw: object) -> str:
+    name = raw.get("name") if isinstance(raw, dict) else None
+    return f" ({name})" if isinstance(name, str) else ""
+
+
+def _link_label(raw: object) -> str:
+    if not isinstance(raw, dict):
+        return ""
+    return f" ({raw.get('source', '?')}->{raw.get('target', '?')})"
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"
+
+
+# ------------------------------------------------------------------------------------------- the checks
+
+Problems = Iterable[tuple[str, str]]  # (place, what is wrong and what to do)
+
+
+def _accesses(device: Device) -> tuple[SnmpAccess | NetconfAccess, ...]:
+    return tuple(access for access in (device.snmp, device.netconf) if access is not None)
+
+
+def _check_network(inventory: Inventory) -> Problems:
+    if not inventory.network.strip():
+        yield "network", "is empty: give the network a name"
+    if not inventory.devices:
+        yield "devices", "is empty: add at least one [[devices]] table"
+
+
+def _check_devices(inventory: Inventory) -> Problems:
+    names: dict[str, int] = {}
+    addresses: dict[str, str] = {}
+    for i, device in enumerate(inventory.devices):
+        place = f"devices[{i}] ({device.name})"
+        if not device.name.strip():
+            yield f"devices[{i}].name", "is empty: give the device its host name"
+        if device.name in names:
+            yield f"{place}.name", f"is taken by devices[{names[device.name]}]: names are unique, rename one"
+        if not _is_address(device.address):
+            yield f"{place}.address", f"{device.address!r} is not an IP address: write one such as 192.0.2.1"
+        if device.address in addresses:
+            yield f"{place}.address", f"{device.address} belongs to {addresses[device.address]} already: change one"
+        if not (_accesses(device) or device.ipfix):
+            yield place, "has neither snmp, netconf nor ipfix: give it at least one"
+        names[device.name] = i
+        addresses[device.address] = device.name
+
+
+def _check_access(inventory: Inventory) -> Problems:
+    for i, device in enumerate(inventory.devices):
+        for access in _accesses(device):
+            protocol = "snmp" if isinstance(access, SnmpAccess) else "netconf"
+            place = f"devices[{i}] ({device.name}).{protocol}"
+            if not 1 <= access.port <= 65535:
+                yield f"{place}.port", f"{access.port} is no port: use 1 to 65535"
+            credentials = inventory.credentials.get(access.credentials)
+            if credentials is None:
+                known = ", ".join(sorted(inventory.credentials)) or "none"
+                yield f"{place}.credentials", f"no set {access.credentials!r} (there is: {known}): add it or rename"
+            elif problem := _LACKS[protocol](credentials):
+                yield f"credentials.{access.credentials}", f"{problem} (needed by {device.name}.{protocol})"
+
+
+def _snmp_lacks(credentials: Credentials) -> str:
+    if credentials.version != "3":
+        return "" if credentials.community else f'version {credentials.version} needs community = "env:NAME"'
+    if not credentials.user:
+        return "version 3 needs user"
+    for what in ("auth", "privacy"):
+        protocol = getattr(credentials, f"{what}_protocol")
+        if (protocol is None) != (getattr(credentials, f"{what}_key") is None):
+            return f"{what}_protocol and {what}_key go together: give both or neither"
+    if credentials.privacy_protocol and not credentials.auth_protocol:
+        return "privacy needs authentication (RFC 3414): give auth_protocol and auth_key"
+    return ""
+
+
+def _netconf_lacks(credentials: Credentials) -> str:
+    if not credentials.username:
+        return "NETCONF needs username"
+    return "" if credentials.password or credentials.key_file else "NETCONF needs password or key_file"
+
+
+_LACKS: dict[str, Callable[[Credentials], str]] = {"snmp": _snmp_lacks, "netconf": _netconf_lacks}
+
+
+def _check_listener(inventory: Inventory) -> Problems:
+    exporters = [device.name for device in inventory.devices if device.ipfix]
+    if inventory.ipfix is None:
+        if exporters:
+            yield "ipfix", f'{exporters[0]} exports IPFIX but nothing listens: add [ipfix] listen = "0.0.0.0:4739"'
+        return
+    host, _, port = inventory.ipfix.listen.rpartition(":")
+    if not _is_address(host.strip("[]")) or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        yield "ipfix.listen", f"{inventory.ipfix.listen!r} is not ADDRESS:PORT: write such as 0.0.0.0:4739"
+
+
+def _check_links(inventory: Inventory) -> Problems:
+    names = {device.name for device in inventory.devices}
+    seen: set[tuple[str, str, str]] = set()
+    for i, link in enumerate(inventory.links):
+        place = f"links[{i}] ({link.source}->{link.target})"
+        for end in ("source", "target"):
+            if getattr(link, end) not in names:
+                yield f"{place}.{end}", f"no device {getattr(link, end)!r}: correct it or add the device"
+        if link.source == link.target:
+            yield place, "joins a device to itself: correct source or target"
+        key = (link.source, link.target, link.source_interface)
+        if key in seen:
+            yield place, "is written twice: remove one, or tell parallel links apart by source_interface"
+        seen.add(key)
+        for name, lowest in (("propagation_delay_s", 0.0), ("buffer_packets", 1), ("capacity_bps", 1.0)):
+            value = getattr(link, name)
+            if value is not None and not lowest <= value < float("inf"):
+                yield f"{place}.{name}", f"{value} is out of range: use at least {lowest:g}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+_CHECKS: tuple[Callable[[Inventory], Problems], ...] = (
+    _check_network,
+    _check_devices,
+    _check_access,
+    _check_listener,
+    _check_links,
+)
