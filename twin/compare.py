@@ -1,0 +1,57 @@
+"""What a measurement should read if the prediction holds: the one place where the two are made comparable.
+
+A prediction is the one-way delay of a path's own mean packet. A measurement may be of probes of another size,
+and may be a round trip. Queue waits and propagation do not depend on the packet's size, transmission does:
+
+    comparable = predicted + (probe bits − path's mean bits) · Σ 1/C        over the hops there,
+                 and the same for the way back where the measurement is a round trip.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from twin.models import path_packet_bits
+from twin.network import Floats, Network, Traffic
+from twin.queueing import sum_hops
+
+
+class Measured(Protocol):
+    """The part of a set of measured delays that decides what it can be compared with."""
+
+    @property
+    def direction(self) -> str:
+        """``one-way`` or ``round-trip``."""
+        ...
+
+    @property
+    def packet_bits(self) -> float | None:
+        """Probe size; None when the traffic itself was measured."""
+        ...
+
+
+def comparable_mean_s(
+    network: Network, traffic: Traffic, predicted_mean_s: Floats, measured: Measured
+) -> Floats:
+    """The mean [P] ``measured`` should show under ``predicted_mean_s`` [P]; 0 where there is no way (back)."""
+    routed = network.paths.lengths > 0
+    mean = np.where(routed, predicted_mean_s, 0.0)
+    if measured.packet_bits is not None:
+        per_bit = sum_hops(network.paths, 1.0 / network.capacity_bps[network.paths.links])
+        mean = mean + (measured.packet_bits - path_packet_bits(traffic)) * per_bit
+    if measured.direction == "round-trip":
+        back = reverse_paths(len(network.nodes))
+        mean = np.where(routed & routed[back], mean + mean[back], 0.0)
+    return np.maximum(mean, 0.0)
+
+
+def reverse_paths(nodes: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Canonical index [P] of the path from destination to source."""
+    source, rest = np.divmod(np.arange(nodes * (nodes - 1)), max(nodes - 1, 1))
+    destination = rest + (rest >= source)
+    back: np.ndarray[tuple[int], np.dtype[np.int64]] = (
+        destination * (nodes - 1) + source - (source > destination)
+    )
+    return back
