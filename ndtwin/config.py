@@ -1,0 +1,183 @@
+"""The configuration: one TOML file whose tables are the rooms' own settings, all of them optional.
+
+Looked for at ``--config``, then ``$NDTWIN_CONFIG``, then ``ndtwin.toml`` in the current directory, then the
+defaults below. Unknown keys are refused. Four environment variables override the file, because containers and
+tests set them: NDTWIN_KAFKA (broker.bootstrap), NDTWIN_RUN_DIR (run_dir), NDTWIN_INFLUX_URL and
+NDTWIN_INFLUX_TOKEN (the token is never written to a file by ndtwin).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import tomli_w
+
+from anomaly.settings import DetectorSettings
+from ndtwin.lab.settings import LabSettings
+from stream.pipeline import PipelineSettings
+from twin.errors import ConfigError
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the tables that belong to the front door."""
+
+
+class BrokerSettings(Table):
+    """Which Kafka. ``embedded`` starts one inside `ndtwin up`."""
+
+    bootstrap: str = "embedded"
+    port: int = 19092  # of the embedded broker, on 127.0.0.1
+    partitions: int = 1
+    memory_cap_mb: int = 1024  # the embedded broker is restarted under control beyond this
+
+
+class CollectSettings(Table):
+    """How often devices are asked, and the inventory that names them (default: the one the lab writes)."""
+
+    inventory: str = ""
+    poll_s: float = 5.0
+
+
+class TwinSettings(Table):
+    """Which model predicts: ``routenet``, ``mg1k`` or ``mm1b``; ``checkpoint`` replaces the shipped weights."""
+
+    model: str = "routenet"
+    checkpoint: str = ""
+
+
+class ArchiveSettings(Table):
+    """Where the archive lies (default: in the run directory) and for how long; 0 keeps everything."""
+
+    directory: str = ""
+    retention_days: int = 0
+
+
+class ServeSettings(Table):
+    """Where the API and the page listen. Nothing protects them: keep them on loopback or behind a proxy."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+class InfluxSettings(Table):
+    """InfluxDB 2 or anything that takes its writes; an empty ``url`` means none. The token: NDTWIN_INFLUX_TOKEN."""
+
+    url: str = ""
+    org: str = "ndtwin"
+    bucket: str = "ndtwin"
+
+
+class Settings(Table):
+    """The whole file."""
+
+    run_dir: str = "run"
+    lab_enabled: bool = True  # `ndtwin up` starts the simulated lab; false: a real network by collect.inventory
+    broker: BrokerSettings = BrokerSettings()
+    collect: CollectSettings = CollectSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    twin: TwinSettings = TwinSettings()
+    detector: DetectorSettings = DetectorSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    serve: ServeSettings = ServeSettings()
+    influx: InfluxSettings = InfluxSettings()
+    lab: LabSettings = LabSettings()
+
+    @property
+    def run_path(self) -> Path:
+        """The run directory."""
+        return Path(self.run_dir)
+
+    @property
+    def bootstrap(self) -> str:
+        """The address that clients connect to."""
+        embedded = self.broker.bootstrap == "embedded"
+        return f"127.0.0.1:{self.broker.port}" if embedded else self.broker.bootstrap
+
+    @property
+    def inventory_path(self) -> Path:
+        """The inventory that the collectors read."""
+        return Path(self.collect.inventory) if self.collect.inventory else self.run_path / "inventory.toml"
+
+    @property
+    def archive_path(self) -> Path:
+        """The archive's directory."""
+        return Path(self.archive.directory) if self.archive.directory else self.run_path / "archive"
+
+
+def load_settings(path: Path | None = None, env: Mapping[str, str] = os.environ) -> Settings:
+    """Read the configuration; ConfigError says in one line which key of which file is wrong."""
+    if path is None and "NDTWIN_CONFIG" in env:
+        path = Path(env["NDTWIN_CONFIG"])
+    if path is None and Path("ndtwin.toml").exists():
+        path = Path("ndtwin.toml")
+    raw = _read(path) if path is not None else {}
+    for variable, table, key in _OVERRIDES:
+        if env.get(variable):
+            (raw.setdefault(table, {}) if table else raw)[key] = env[variable]
+    try:
+        settings = msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(error, path)) from error
+    _check(settings, path)
+    # One length of a window for everybody: the pipeline's.
+    detector = msgspec.structs.replace(settings.detector, window_s=settings.pipeline.window_s)
+    return msgspec.structs.replace(settings, detector=detector)
+
+
+_OVERRIDES = (
+    ("NDTWIN_KAFKA", "broker", "bootstrap"),
+    ("NDTWIN_RUN_DIR", "", "run_dir"),
+    ("NDTWIN_INFLUX_URL", "influx", "url"),
+)
+
+
+def write_settings(settings: Settings, path: Path) -> None:
+    """Write the effective configuration, so that every service reads the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps(_without_none(msgspec.to_builtins(settings))))
+
+
+def _without_none(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)
+    return {
+        key: _without_none(entry) if isinstance(entry, dict) else entry
+        for key, entry in value.items()
+        if entry is not None
+    }
+
+
+def _read(path: Path) -> dict[str, dict[str, object]]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path} cannot be read ({error}): give another with --config") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"configuration {path} is not TOML: {error}") from error
+
+
+def _explain(error: msgspec.ValidationError, path: Path | None) -> str:
+    problem, _, place = str(error).partition(" - at `$.")
+    problem = problem.replace("Object contains unknown field", "unknown key")
+    known = f"; known keys: {', '.join(_known_keys(place.rstrip('`')))}" if "unknown key" in problem else ""
+    return f"configuration {path or 'from the environment'}: {place.rstrip('`') or 'top level'}: {problem}{known}"
+
+
+def _known_keys(place: str) -> list[str]:
+    table = getattr(Settings(), place, Settings()) if place else Settings()
+    return list(table.__struct_fields__)
+
+
+def _check(settings: Settings, path: Path | None) -> None:
+    origin = f"configuration {path or 'from the environment'}"
+    if settings.broker.partitions < 1:
+        raise ConfigError(f"{origin}: broker.partitions is {settings.broker.partitions}: give at least 1")
+    if settings.twin.model not in ("routenet", "mg1k", "mm1b"):
+        raise ConfigError(f"{origin}: twin.model is {settings.twin.model!r}: choose routenet, mg1k or mm1b")
+    if settings.detector.window_s not in (DetectorSettings().window_s, settings.pipeline.window_s):
+        raise ConfigError(f"{origin}: detector.window_s follows pipeline.window_s: remove it")
+    if settings.collect.poll_s <= 0:
+        raise ConfigError(f"{origin}: collect.poll_s is {settings.collect.poll_s}: give seconds greater than 0")

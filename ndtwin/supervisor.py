@@ -1,0 +1,140 @@
+"""What `ndtwin up` does: start everything on one machine, watch it, restart what dies, stop it cleanly.
+
+Start order: broker → topics → lab (until its inventory is there) → collect, stream, twin, detect, archive, serve.
+Stop order is the reverse, so that nothing publishes into a broker that is gone and the archive still writes what
+is acknowledged.
+
+The embedded broker keeps every record in memory. When it grows past its cap the supervisor stops the services,
+carries over what consumers need to go on (:mod:`ndtwin.broker`), restarts the broker and starts the services
+again: a gap of some seconds, said aloud, instead of a machine that runs out of memory after some days.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ndtwin.broker import EmbeddedBroker, carry_over
+from ndtwin.config import Settings, write_settings
+from ndtwin.processes import Child, last_line
+from stream.admin import ensure_topics
+from twin.errors import PeerError
+
+READY_TIMEOUT_S = 60.0
+SERVICES = ("collect", "stream", "twin", "detect", "archive", "serve")
+
+
+@dataclass
+class Supervisor:
+    """All parts of one deployment on this machine."""
+
+    settings: Settings
+    say: Callable[[str], None]
+    broker: EmbeddedBroker | None = None
+    children: dict[str, Child] = field(default_factory=dict)
+    journal: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    broker_restarts: int = 0
+
+    def start(self) -> None:
+        """Start all parts; PeerError or UsageError with one line when one of them cannot."""
+        self._start_broker()
+        config = self.settings.run_path / "effective.toml"
+        write_settings(self.settings, config)
+        names = [*(("lab",) if self.settings.lab_enabled else ()), *SERVICES]
+        if self.settings.influx.url:
+            names.append("sink")
+        for name in names:
+            self.children[name] = self._child(name, config)
+        if "lab" in self.children:
+            self.settings.inventory_path.unlink(missing_ok=True)  # the one of an earlier lab
+            self.children["lab"].start()
+            self._wait_for_inventory(self.children["lab"])
+        for name in names:
+            if name != "lab":
+                self.children[name].start()
+
+    def _start_broker(self) -> None:
+        kafka = self.settings.broker
+        if kafka.bootstrap == "embedded":
+            self.broker = EmbeddedBroker(port=kafka.port, log=self.settings.run_path / "logs" / "broker.log")
+            self.broker.start()
+        ensure_topics(self.settings.bootstrap, kafka.partitions)
+
+    def _child(self, name: str, config: Path) -> Child:
+        argv = [sys.executable, "-m", "ndtwin", *(("lab", "sim") if name == "lab" else (name,))]
+        return Child(name, [*argv, "--config", str(config)], self.settings.run_path / "logs" / f"{name}.log")
+
+    def _wait_for_inventory(self, lab: Child) -> None:
+        """The lab writes the inventory when its devices answer; without it the collectors have nothing to do."""
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while not self.settings.inventory_path.exists():
+            if not lab.alive:
+                raise PeerError(f"the lab did not start: {last_line(lab.log)}")
+            if time.monotonic() > deadline_s:
+                raise PeerError(f"the lab was not ready within {READY_TIMEOUT_S:.0f} s: see {lab.log}")
+            time.sleep(0.1)
+
+    def tick(self) -> None:
+        """Look after everything once; call it about twice a second."""
+        now_s = time.monotonic()
+        for child in self.children.values():
+            if (line := child.check(now_s)) is not None:
+                self._note(line)
+        self._look_after_broker()
+
+    def _look_after_broker(self) -> None:
+        if self.broker is None:
+            return
+        if not self.broker.alive:
+            self._note(f"broker died ({last_line(self.broker.log)}); starting it again, records not yet archived are lost")
+            self._restart_broker(carry=False)
+        elif self.broker.rss_bytes() > self.settings.broker.memory_cap_mb * 2**20:
+            self._note(f"broker holds {self.broker.rss_bytes() >> 20} MiB, its cap: controlled restart")
+            self._restart_broker(carry=True)
+
+    def _restart_broker(self, *, carry: bool) -> None:
+        assert self.broker is not None
+        self._stop_services()
+        kept = carry_over(self.settings.bootstrap) if carry else None
+        self.broker.stop()
+        self.broker.start()
+        self.broker_restarts += 1
+        ensure_topics(self.settings.bootstrap, self.settings.broker.partitions)
+        if kept is not None:
+            kept.write(self.settings.bootstrap)
+        for child in self._services():
+            child.start()
+        self._note("broker and services run again")
+
+    def _services(self) -> list[Child]:
+        """Everything that talks to Kafka, in start order; the lab talks to nobody and goes on."""
+        return [child for name, child in self.children.items() if name != "lab"]
+
+    def _stop_services(self) -> None:
+        """Producers first, so that the archive takes what they left."""
+        for child in self._services():
+            child.ask_to_stop()
+            if not child.wait_stopped():
+                self._note(f"{child.name} did not stop in time and was killed")
+
+    def stop(self) -> None:
+        """Stop everything; never leaves a process behind."""
+        self._stop_services()
+        if (lab := self.children.get("lab")) is not None:
+            lab.ask_to_stop()
+            lab.wait_stopped()
+        if self.broker is not None:
+            self.broker.stop()
+
+    @property
+    def restarts(self) -> int:
+        """How often any part had to be started again."""
+        return self.broker_restarts + sum(child.restarts for child in self.children.values())
+
+    def _note(self, line: str) -> None:
+        self.journal.append(line)
+        self.say(line)
