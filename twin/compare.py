@@ -35,7 +35,7 @@ class Measured(Protocol):
 def comparable_mean_s(
     network: Network, traffic: Traffic, predicted_mean_s: Floats, measured: Measured
 ) -> Floats:
-    """The mean [P] ``measured`` should show under ``predicted_mean_s`` [P]; 0 where there is no way (back)."""
+    """What ``measured`` should show under ``predicted_mean_s``, [P]; 0 where there is no way (back)."""
     routed = network.paths.lengths > 0
     mean = np.where(routed, predicted_mean_s, 0.0)
     if measured.packet_bits is not None:
