@@ -8,8 +8,6 @@ Rules
 - Every error is one line: the file, the place in it, what is wrong, what to do.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import tomllib
@@ -63,7 +61,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of every table in the file."""
 
 
-class Credentials(_Table):
+class Credentials(_Table, frozen=True):
     """One credential set, for SNMP (version, community or user and keys) or NETCONF (username, …)."""
 
     version: Literal["1", "2c", "3"] = "2c"
@@ -84,7 +82,7 @@ class Credentials(_Table):
         return tuple(secret for secret in found if secret is not None)
 
 
-class SnmpAccess(_Table):
+class SnmpAccess(_Table, frozen=True):
     """How a device is reached by SNMP."""
 
     credentials: str
@@ -92,14 +90,14 @@ class SnmpAccess(_Table):
     engine: Engine | None = None  # None: the inventory's ``engine``
 
 
-class NetconfAccess(_Table):
+class NetconfAccess(_Table, frozen=True):
     """How a device is reached by NETCONF over SSH (RFC 6242)."""
 
     credentials: str
     port: int = 830
 
 
-class Device(_Table):
+class Device(_Table, frozen=True):
     """One device. At least one of snmp, netconf and ipfix, or it tells us nothing."""
 
     name: str
@@ -109,7 +107,7 @@ class Device(_Table):
     ipfix: bool = False  # it exports IPFIX from ``address``
 
 
-class IpfixListener(_Table):
+class IpfixListener(_Table, frozen=True):
     """Where exporters send to."""
 
     listen: str = "127.0.0.1:4739"  # 4739: IANA, RFC 7011 section 10.3.4
@@ -121,7 +119,7 @@ class IpfixListener(_Table):
         return host.strip("[]"), int(port)
 
 
-class InventoryLink(_Table):
+class InventoryLink(_Table, frozen=True):
     """What no device tells about one directed link."""
 
     source: str
@@ -132,7 +130,7 @@ class InventoryLink(_Table):
     capacity_bps: float | None = None
 
 
-class Inventory(_Table):
+class Inventory(_Table, frozen=True):
     """The whole file."""
 
     network: str
@@ -157,7 +155,9 @@ def load_inventory(path: Path) -> Inventory:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InventoryError(f"{path}: cannot be read ({_reason(error)}): give the path of an inventory") from error
+        raise InventoryError(
+            f"{path}: cannot be read ({_reason(error)}): give the path of an inventory"
+        ) from error
     inventory = parse_inventory(text, origin=str(path), base=path.parent)
     check_secrets(inventory, origin=str(path))
     return inventory
@@ -301,7 +301,10 @@ def _check_devices(inventory: Inventory) -> Problems:
         if not _is_address(device.address):
             yield f"{place}.address", f"{device.address!r} is not an IP address: write one such as 192.0.2.1"
         if device.address in addresses:
-            yield f"{place}.address", f"{device.address} belongs to {addresses[device.address]} already: change one"
+            yield (
+                f"{place}.address",
+                f"{device.address} is {addresses[device.address]}'s already: change one",
+            )
         if not (_accesses(device) or device.ipfix):
             yield place, "has neither snmp, netconf nor ipfix: give it at least one"
         names[device.name] = i
@@ -318,7 +321,10 @@ def _check_access(inventory: Inventory) -> Problems:
             credentials = inventory.credentials.get(access.credentials)
             if credentials is None:
                 known = ", ".join(sorted(inventory.credentials)) or "none"
-                yield f"{place}.credentials", f"no set {access.credentials!r} (there is: {known}): add it or rename"
+                yield (
+                    f"{place}.credentials",
+                    f"no set {access.credentials!r} (known: {known}): add it",
+                )
             elif problem := _LACKS[protocol](credentials):
                 yield f"credentials.{access.credentials}", f"{problem} (needed by {device.name}.{protocol})"
 
@@ -350,7 +356,10 @@ def _check_listener(inventory: Inventory) -> Problems:
     exporters = [device.name for device in inventory.devices if device.ipfix]
     if inventory.ipfix is None:
         if exporters:
-            yield "ipfix", f'{exporters[0]} exports IPFIX but nothing listens: add [ipfix] listen = "0.0.0.0:4739"'
+            yield (
+                "ipfix",
+                f'{exporters[0]} exports, nothing listens: add [ipfix] listen = "0.0.0.0:4739"',
+            )
         return
     host, _, port = inventory.ipfix.listen.rpartition(":")
     if not _is_address(host.strip("[]")) or not port.isdecimal() or not 0 <= int(port) <= 65535:
