@@ -1,0 +1,198 @@
+"""What enters the network: flows, the sizes of their packets, and when those packets arrive.
+
+An arrival process is a *gap* process run on a stretched clock. The gap (exponential: Poisson; constant: CBR) is
+counted in packets, and the clock runs at pps · level(t). Level 1 for ever gives plain Poisson or CBR; a level that
+jumps between two values gives on-off traffic (the interrupted Poisson process) and the two-state MMPP; one that
+is redrawn from a lognormal law gives autocorrelated traffic with any burstiness. The time average of every
+level is 1, so ``pps`` is always the mean rate.
+
+Fischer and Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18, 1993.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+
+from twin.errors import TopologyError
+
+
+def check_positive(what: str, value: float, unit: str) -> None:
+    """Refuse zero, negative, infinite and NaN values."""
+    if not (isfinite(value) and value > 0):
+        raise TopologyError(f"{what} is {value} {unit}: give a positive number")
+
+
+def check_not_negative(what: str, value: float, unit: str) -> None:
+    """Refuse negative, infinite and NaN values."""
+    if not (isfinite(value) and value >= 0):
+        raise TopologyError(f"{what} is {value} {unit}: give zero or a positive number")
+
+
+@dataclass(frozen=True)
+class PacketSizes:
+    """A distribution of packet sizes, whole bits: a table of (size, probability), or exponential with a mean."""
+
+    bits: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    exponential: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.bits or len(self.bits) != len(self.probabilities):
+            raise TopologyError("packet sizes need one probability for every size")
+        for bits, share in zip(self.bits, self.probabilities, strict=True):
+            check_positive("packet size", bits, "bit")
+            check_not_negative("probability of a packet size", share, "")
+        if abs(sum(self.probabilities) - 1) > 1e-9:
+            raise TopologyError(f"probabilities of packet sizes sum to {sum(self.probabilities)}: make it 1")
+        if max(self.bits) > 2**24:
+            raise TopologyError(f"packet size {max(self.bits)} bit: no packet is longer than 2 MiB")
+
+    @classmethod
+    def fixed(cls, bits: float) -> PacketSizes:
+        """Every packet has ``bits`` bits."""
+        return cls.discrete([bits], [1.0])
+
+    @classmethod
+    def bimodal(cls, small_bits: float, large_bits: float, small_share: float = 0.5) -> PacketSizes:
+        """Two sizes: acknowledgements and full frames."""
+        return cls.discrete([small_bits, large_bits], [small_share, 1 - small_share])
+
+    @classmethod
+    def discrete(cls, bits: Sequence[float], probabilities: Sequence[float]) -> PacketSizes:
+        """Any table of sizes."""
+        for size in bits:
+            check_positive("packet size", size, "bit")
+        return cls(tuple(max(1, round(size)) for size in bits), tuple(map(float, probabilities)))
+
+    @classmethod
+    def of_mean(cls, mean_bits: float) -> PacketSizes:
+        """Exponential sizes, rounded up to whole bits: what M/M/1 assumes."""
+        check_positive("mean packet size", mean_bits, "bit")
+        return cls((round(mean_bits),), (1.0,), exponential=True)
+
+    @property
+    def mean_bits(self) -> float:
+        """Mean size."""
+        return sum(size * share for size, share in zip(self.bits, self.probabilities, strict=True))
+
+    @property
+    def squared_variation(self) -> float:
+        """Variance over squared mean (cs²): what Pollaczek and Khinchine ask for."""
+        if self.exponential:
+            return 1.0
+        second = sum(size**2 * share for size, share in zip(self.bits, self.probabilities, strict=True))
+        return second / self.mean_bits**2 - 1
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """The law of the level: two states (values, mean stays), or lognormal (sigma, mean stay), or none."""
+
+    kind: int = 0  # 0 none, 1 two states, 2 lognormal
+    levels: tuple[float, float] = (1.0, 1.0)
+    stays_s: tuple[float, float] = (inf, inf)
+    sigma: float = 0.0
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Independent arrivals: exponential gaps."""
+
+    constant_gaps = False
+
+    @property
+    def modulation(self) -> Modulation:
+        """None."""
+        return Modulation()
+
+
+@dataclass(frozen=True)
+class Cbr:
+    """Equal gaps from a random phase."""
+
+    constant_gaps = True
+
+    @property
+    def modulation(self) -> Modulation:
+        """None."""
+        return Modulation()
+
+
+@dataclass(frozen=True)
+class OnOff:
+    """Poisson at pps · (on + off) / on while on, silent while off; both last exponential times."""
+
+    mean_on_s: float
+    mean_off_s: float
+    constant_gaps = False
+
+    def __post_init__(self) -> None:
+        check_positive("mean_on_s", self.mean_on_s, "s")
+        check_positive("mean_off_s", self.mean_off_s, "s")
+
+    @property
+    def modulation(self) -> Modulation:
+        """Two states, one of them silent."""
+        on_s, off_s = self.mean_on_s, self.mean_off_s
+        return Modulation(1, ((on_s + off_s) / on_s, 0.0), (on_s, off_s))
+
+
+@dataclass(frozen=True)
+class Mmpp:
+    """Poisson whose rate jumps between two values in the proportion high : low, staying exponential times."""
+
+    ratio: float
+    mean_high_s: float
+    mean_low_s: float
+    constant_gaps = False
+
+    def __post_init__(self) -> None:
+        check_positive("ratio", self.ratio, "")
+        check_positive("mean_high_s", self.mean_high_s, "s")
+        check_positive("mean_low_s", self.mean_low_s, "s")
+
+    @property
+    def modulation(self) -> Modulation:
+        """Two states whose time average is 1."""
+        total_s = self.mean_high_s + self.mean_low_s
+        low = total_s / (self.ratio * self.mean_high_s + self.mean_low_s)
+        return Modulation(1, (self.ratio * low, low), (self.mean_high_s, self.mean_low_s))
+
+
+@dataclass(frozen=True)
+class Modulated:
+    """Poisson whose rate is redrawn from a lognormal law (mean 1, log-deviation ``sigma``) every ``mean_s`` on average."""
+
+    sigma: float
+    mean_s: float
+    constant_gaps = False
+
+    def __post_init__(self) -> None:
+        check_not_negative("sigma", self.sigma, "")
+        check_positive("mean_s", self.mean_s, "s")
+
+    @property
+    def modulation(self) -> Modulation:
+        """Lognormal levels."""
+        return Modulation(2, (1.0, 1.0), (self.mean_s, self.mean_s), self.sigma)
+
+
+Arrivals = Poisson | Cbr | OnOff | Mmpp | Modulated
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Packets from one node to another (indices into ``Network.nodes``) at a mean rate."""
+
+    source: int
+    destination: int
+    pps: float
+    sizes: PacketSizes
+    arrivals: Arrivals = Poisson()
+
+    def __post_init__(self) -> None:
+        check_not_negative(f"rate of flow {self.source}->{self.destination}", self.pps, "packets/s")
+        if self.source == self.destination:
+            raise TopologyError(f"flow from node {self.source} to itself: no packet of it enters the network")
