@@ -1,0 +1,131 @@
+"""What a consumer of the state topic knows: rebuilt from keyframes and deltas, nothing else needed.
+
+A keyframe carries the topology; a delta names the version at which its topology last changed. A consumer
+that starts in the middle rewinds by the keyframe distance (6 messages) and skips deltas until the first keyframe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from twin.errors import DecodeError, TopologyError
+from twin.network import Floats, Ints, Link, Network, Traffic
+from twin.packing import unpack_integers, unpack_magnitudes
+from twin.records import DelayMethod, DelayPlane, Direction, StateUpdate, TopologyRecord
+
+
+@dataclass(frozen=True)
+class MeasuredDelays:
+    """Measured mean delays of all paths by one method."""
+
+    direction: Direction
+    mean_s: Floats  # [P]
+    count: Floats  # [P] weight; 0 = not measured
+    packet_bits: float | None = None  # probe size; None: the traffic itself
+
+
+class StateView:
+    """The newest state of one network. Attributes are valid after the first successful :meth:`apply`."""
+
+    network: Network
+    traffic: Traffic
+    link_load_bps: Floats  # [L]
+    link_load_pps: Floats  # [L]
+    link_drops_pps: Floats  # [L]
+    link_measured: Ints  # [L] 0 not measured, 1 on the sending interface, 2 on the receiving one
+    delays: dict[DelayMethod, MeasuredDelays]
+    version: int = -1
+    topology_version: int = -1
+    window_start_ns: int = 0
+    window_end_ns: int = 0
+    quality: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._topology: TopologyRecord | None = None
+        self.delays = {}
+
+    def apply(self, update: StateUpdate) -> None:
+        """Become the state after ``update``; DecodeError when it is damaged or refers to an unseen topology.
+
+        Nothing is changed unless everything fits.
+        """
+        topology, network = self._topology_of(update)
+        n = len(network.nodes)
+        paths, links = n * (n - 1), len(network.links)
+        traffic = Traffic(bps=_sized(update.traffic_bps, paths), pps=_sized(update.traffic_pps, paths))
+        loads = [
+            _sized(b, links) for b in (update.link_load_bps, update.link_load_pps, update.link_drops_pps)
+        ]
+        measured = unpack_integers(update.link_measured, np.int8).astype(np.int64)
+        delays = _delays(update.delays, paths)
+        self._topology, self.network, self.traffic, self.delays = topology, network, traffic, delays
+        self.link_load_bps, self.link_load_pps, self.link_drops_pps = loads
+        self.link_measured = measured
+        self.version, self.topology_version = update.version, update.topology_version
+        self.window_start_ns, self.window_end_ns = update.window_start_ns, update.window_end_ns
+        self.quality = update.quality
+
+    def _topology_of(self, update: StateUpdate) -> tuple[TopologyRecord, Network]:
+        if update.topology is not None and update.topology != self._topology:
+            return update.topology, network_of(update.topology)
+        if self._topology is None or (
+            update.topology is None and update.topology_version != self.topology_version
+        ):
+            raise DecodeError(
+                f"state {update.version} of {update.network} refers to topology {update.topology_version}, "
+                "which was not seen: wait for the next keyframe"
+            )
+        return self._topology, self.network
+
+
+def network_of(topology: TopologyRecord) -> Network:
+    """The Network a TopologyRecord describes; DecodeError when its parts do not fit together."""
+    n = len(topology.nodes)
+    next_link = unpack_integers(topology.next_link, np.int16)
+    if len(next_link) != n * n or (n and next_link.max(initial=-1) >= len(topology.links)):
+        raise DecodeError(f"topology record is damaged: {len(next_link)} next hops for {n} nodes")
+    try:
+        return Network(
+            nodes=topology.nodes,
+            links=tuple(
+                Link(
+                    source=link.source,
+                    target=link.target,
+                    capacity_bps=link.capacity_bps,
+                    propagation_delay_s=link.propagation_delay_s,
+                    buffer_packets=link.buffer_packets,
+                    source_interface=link.source_interface,
+                    target_interface=link.target_interface,
+                    up=link.up,
+                )
+                for link in topology.links
+            ),
+            next_link=next_link.reshape(n, n).astype(np.int16),
+        )
+    except TopologyError as error:
+        raise DecodeError(f"topology record is damaged: {error}") from error
+
+
+def _delays(planes: tuple[DelayPlane, ...], paths: int) -> dict[DelayMethod, MeasuredDelays]:
+    """By method; where one method measured both ways, one-way is kept: it is what the twin predicts."""
+    delays: dict[DelayMethod, MeasuredDelays] = {}
+    for plane in sorted(planes, key=lambda one: one.direction != "one-way"):
+        delays.setdefault(
+            plane.method,
+            MeasuredDelays(
+                direction=plane.direction,
+                mean_s=_sized(plane.mean_s, paths),
+                count=_sized(plane.count, paths),
+                packet_bits=plane.packet_bits,
+            ),
+        )
+    return delays
+
+
+def _sized(blob: bytes, size: int) -> Floats:
+    values = unpack_magnitudes(blob)
+    if len(values) != size:
+        raise DecodeError(f"state update is damaged: an array has {len(values)} values where {size} belong")
+    return values
