@@ -12,6 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import tomli_w
@@ -108,8 +109,13 @@ class Settings(Table):
         return Path(self.archive.directory) if self.archive.directory else self.run_path / "archive"
 
 
-def load_settings(path: Path | None = None, env: Mapping[str, str] = os.environ) -> Settings:
-    """Read the configuration; ConfigError says in one line which key of which file is wrong."""
+Overrides = Mapping[str, object]  # from the command line: tables by name, None = not given
+
+
+def load_settings(
+    path: Path | None = None, overrides: Overrides | None = None, env: Mapping[str, str] = os.environ
+) -> Settings:
+    """File, then environment, then command line; ConfigError says in one line which key of which file is wrong."""
     if path is None and "NDTWIN_CONFIG" in env:
         path = Path(env["NDTWIN_CONFIG"])
     if path is None and Path("ndtwin.toml").exists():
@@ -118,6 +124,7 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] = os.environ)
     for variable, table, key in _OVERRIDES:
         if env.get(variable):
             (raw.setdefault(table, {}) if table else raw)[key] = env[variable]
+    _merge(raw, overrides or {})
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
@@ -150,7 +157,15 @@ def _without_none(value: object) -> dict[str, object]:
     }
 
 
-def _read(path: Path) -> dict[str, dict[str, object]]:
+def _merge(raw: dict[str, Any], overrides: Overrides) -> None:
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            _merge(raw.setdefault(key, {}), value)
+        elif value is not None:
+            raw[key] = value
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:

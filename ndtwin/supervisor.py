@@ -12,6 +12,7 @@ again: a gap of some seconds, said aloud, instead of a machine that runs out of 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Supervisor:
 
     settings: Settings
     say: Callable[[str], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)  # set: start no more
     broker: EmbeddedBroker | None = None
     children: dict[str, Child] = field(default_factory=dict)
     journal: deque[str] = field(default_factory=lambda: deque(maxlen=200))
@@ -53,9 +55,9 @@ class Supervisor:
             self.settings.inventory_path.unlink(missing_ok=True)  # the one of an earlier lab
             self.children["lab"].start()
             self._wait_for_inventory(self.children["lab"])
-        for name in names:
-            if name != "lab":
-                self.children[name].start()
+        for child in self._services():
+            if not self.cancelled.is_set():
+                child.start()
 
     def _start_broker(self) -> None:
         kafka = self.settings.broker
@@ -71,7 +73,7 @@ class Supervisor:
     def _wait_for_inventory(self, lab: Child) -> None:
         """The lab writes the inventory when its devices answer; without it the collectors have nothing to do."""
         deadline_s = time.monotonic() + READY_TIMEOUT_S
-        while not self.settings.inventory_path.exists():
+        while not (self.settings.inventory_path.exists() or self.cancelled.is_set()):
             if not lab.alive:
                 raise PeerError(f"the lab did not start: {last_line(lab.log)}")
             if time.monotonic() > deadline_s:

@@ -1,0 +1,36 @@
+"""The command line: parse, call one function, print one clear line when it fails.
+
+Exit codes: 0 done, 1 the thing checked does not hold (or a part could not do its work), 2 wrong use.
+Results go to stdout (`--json` where a program might read them), everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ndtwin.commands import lab, models, operate, records, services
+from twin.errors import NdtwinError
+
+app = typer.Typer(
+    name="ndtwin",
+    help="A streaming, event-driven digital twin of a live network. Begin with `ndtwin up`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for group in (operate, services, records, models):
+    group.register(app)
+app.add_typer(lab.app, name="lab")
+app.add_typer(models.bench_app, name="bench")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except NdtwinError as error:
+        print(f"ndtwin: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
