@@ -1,0 +1,52 @@
+"""DISMAN-PING-MIB (RFC 4560) → delay reports: round trips in whole milliseconds.
+
+Average, minimum and maximum cover all probes since the test began (pingResultsTable is cumulative per test);
+pingResultsLastGoodProbe, a DateAndTime, says whether anything new came in. On networks with delays of a few
+milliseconds the resolution (``error_s`` = 0.5 ms) makes this a check, not a measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from collectors.snmp.engine import Value
+from collectors.snmp.rttmon import Delays, address_text
+from collectors.snmp.tables import Columns, Index, integer, text
+from twin.records import PathDelay
+
+_MS = 1e-3
+_NS_PER_S = 1_000_000_000
+_HEADER_OCTETS = 28  # IPv4 and ICMP, around pingCtlDataSize
+
+
+def ping_delays(table: Columns, *, observed_at_ns: int, seen: Mapping[Index, int]) -> Delays:
+    """Every test with new probes since ``seen`` (index → probes sent)."""
+    runs = dict(seen)
+    found = []
+    for index, sent_value in sorted(table.get("sent", {}).items()):
+        row = {name: column.get(index) for name, column in table.items()}
+        sent = integer(sent_value) or 0
+        target = address_text(row.get("target")) or text(row.get("target"))
+        if not sent or not target or runs.get(index) == sent:
+            continue
+        runs[index] = sent
+        found.append(_delay(row, target, sent, observed_at_ns))
+    return Delays(one_way=(), round_trip=tuple(found), runs=runs)
+
+
+def _delay(row: Mapping[str, Value], target: str, sent: int, observed_at_ns: int) -> PathDelay:
+    responses = integer(row.get("responses")) or 0
+    frequency_s = integer(row.get("frequency_s")) or 0
+    return PathDelay(
+        destination=target,
+        start_ns=observed_at_ns - frequency_s * _NS_PER_S,
+        end_ns=observed_at_ns,
+        count=responses,
+        mean_s=(integer(row.get("average_ms")) or 0) * _MS,
+        min_s=(integer(row.get("min_ms")) or 0) * _MS if responses else None,
+        max_s=(integer(row.get("max_ms")) or 0) * _MS if responses else None,
+        sent=sent,
+        lost=max(sent - responses, 0),
+        packet_bits=8.0 * ((integer(row.get("data_size")) or 0) + _HEADER_OCTETS),
+        error_s=_MS / 2,
+    )

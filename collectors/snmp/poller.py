@@ -1,0 +1,146 @@
+"""One device by SNMP: which tables are read when, and the records that come of it.
+
+The first column of a table tells how many rows there are. The next ones ask for just that many repetitions, so
+that nothing past the column is fetched, and are not asked for at all where there are no rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from collectors.snmp import tables as t
+from collectors.snmp.engine import MAX_REPETITIONS, SnmpEngine, Value
+from collectors.snmp.interfaces import TICK_NS, interface_names, interfaces, needs_32
+from collectors.snmp.ping import ping_delays
+from collectors.snmp.rttmon import Delays, Operation, delays, operations
+from collectors.snmp.topology import addresses, addresses_old, neighbours, routes
+from twin.errors import DeviceError
+from twin.records import DelayMethod, DelayReport, DeviceSample, DeviceTopology, PathDelay
+
+Clock = Callable[[], int]  # nanoseconds since the epoch
+
+
+@dataclass
+class SnmpPoller:
+    """Reads one device; holds what must be remembered between two polls of it."""
+
+    network: str
+    device: str
+    engine: SnmpEngine
+    clock: Clock
+    stamps: Mapping[str, int | None] = field(default_factory=dict)  # as of the last topology read
+    _names: Mapping[int, str] = field(default_factory=dict)
+    _operations: tuple[Operation, ...] = ()
+    _pings: bool = False
+    _runs: dict[str, Mapping[t.Index, int]] = field(default_factory=dict)
+    _seen_stamps: Mapping[str, int | None] = field(default_factory=dict)
+
+    @property
+    def topology_moved(self) -> bool:
+        """A change stamp has moved since the topology was read (or it never was)."""
+        return self.stamps != self._seen_stamps or not self.stamps
+
+    async def sample(self) -> DeviceSample:
+        """One poll of the counters and states of all interfaces."""
+        begin = time.perf_counter()
+        system = await self._scalars({**t.SYSTEM, **t.CHANGE_STAMPS})
+        self._seen_stamps = {name: system[name] for name in t.CHANGE_STAMPS}
+        before_ns = self.clock()
+        counters = await self._columns(t.INTERFACE_COUNTERS)
+        observed_at_ns = (before_ns + self.clock()) // 2
+        state = await self._columns(t.INTERFACE_STATE)
+        if not state.get("oper"):
+            raise DeviceError("the agent shows no ifTable: allow 1.3.6.1.2.1 in its view")
+        self._names = interface_names(state)
+        old = await self._columns(t.INTERFACE_COUNTERS_32) if needs_32(state, counters) else {}
+        found = interfaces(state, counters, old)
+        return DeviceSample(
+            network=self.network,
+            device=self.device,
+            observed_at_ns=observed_at_ns,
+            source="snmp",
+            uptime_ns=None if system["uptime"] is None else system["uptime"] * TICK_NS,
+            engine_boots=system["engine_boots"],
+            poll_duration_s=time.perf_counter() - begin,
+            interfaces=found,
+            quality=("counters-32bit",) if any(i.counter_bits == 32 for i in found) else (),
+        )
+
+    async def topology(self) -> DeviceTopology:
+        """Neighbours, addresses and routes; also refreshes what is known of the probes."""
+        stamps = await self._scalars(t.CHANGE_STAMPS)
+        state = await self._columns(t.INTERFACE_NAMES)
+        names = interface_names(state)
+        lldp = await self._columns(t.LLDP)
+        table = await self._columns(t.ADDRESSES)
+        found = addresses(table, names)
+        if not found:
+            found = addresses_old(await self._columns(t.ADDRESSES_OLD), names)
+        forwarding = routes(await self._columns(t.ROUTES), names)
+        self._operations = operations(await self._columns(t.RTTMON_ADMIN))
+        self._pings = bool(await self.engine.walk(t.PING["sent"]))
+        self.stamps = self._seen_stamps = stamps
+        return DeviceTopology(
+            network=self.network,
+            device=self.device,
+            observed_at_ns=self.clock(),
+            source="snmp",
+            neighbours=neighbours(lldp, names),
+            addresses=found,
+            routes=forwarding,
+        )
+
+    async def delays(self) -> list[DelayReport]:
+        """What the device's own probes measured since the last poll."""
+        found = []
+        if self._operations:
+            uptime = (await self._scalars({"uptime": t.UPTIME}))["uptime"] or 0
+            now_ns = self.clock()
+            latest = await self._columns(t.RTTMON_JITTER)
+            seen = self._runs.get("rttmon", {})
+            fresh = delays(self._operations, latest, uptime_ticks=uptime, observed_at_ns=now_ns, seen=seen)
+            found += self._reports("rttmon", fresh, now_ns)
+        if self._pings:
+            now_ns = self.clock()
+            seen = self._runs.get("disman-ping", {})
+            fresh = ping_delays(await self._columns(t.PING), observed_at_ns=now_ns, seen=seen)
+            found += self._reports("disman-ping", fresh, now_ns)
+        return found
+
+    def _reports(self, method: DelayMethod, fresh: Delays, now_ns: int) -> list[DelayReport]:
+        self._runs[method] = fresh.runs
+        found = []
+        if fresh.one_way:
+            found.append(self._report(method, fresh.one_way, now_ns, one_way=True))
+        if fresh.round_trip:
+            found.append(self._report(method, fresh.round_trip, now_ns, one_way=False))
+        return found
+
+    def _report(
+        self, method: DelayMethod, found: tuple[PathDelay, ...], now_ns: int, *, one_way: bool
+    ) -> DelayReport:
+        unsynchronised = any(delay.clock_synchronised is False for delay in found)
+        return DelayReport(
+            network=self.network,
+            device=self.device,
+            observed_at_ns=now_ns,
+            method=method,
+            direction="one-way" if one_way else "round-trip",
+            delays=found,
+            quality=("clock-unsynchronised",) if unsynchronised else (),
+        )
+
+    async def _scalars(self, table: t.ColumnTable) -> dict[str, int | None]:
+        found = await self.engine.get(list(table.values()))
+        return {name: t.integer(found.get(oid)) for name, oid in table.items()}
+
+    async def _columns(self, table: t.ColumnTable) -> dict[str, dict[t.Index, Value]]:
+        first, *others = table.values()
+        walks = {first: await self.engine.walk(first)}
+        if walks[first]:
+            repetitions = min(len(walks[first]) + 1, MAX_REPETITIONS)
+            for oid in others:
+                walks[oid] = await self.engine.walk(oid, repetitions)
+        return t.columns_of(table, walks)

@@ -1,0 +1,150 @@
+"""OIDs as data: which columns are read, under which name, and how a walk becomes a table.
+
+A column table maps our name for a column to its OID; :func:`columns_of` turns the varbinds of the walks into
+``{name: {index: value}}``, which the readers beside this module take. The readers never see an OID. The first
+column of a table is one that every row has: where it is empty, the others are not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from collectors.snmp.engine import Value, Varbind
+
+Index = tuple[int, ...]
+Columns = Mapping[str, Mapping[Index, Value]]
+ColumnTable = Mapping[str, str]  # name → OID
+
+_IF = "1.3.6.1.2.1.2.2.1"  # ifEntry, RFC 2863
+_IFX = "1.3.6.1.2.1.31.1.1.1"  # ifXEntry, RFC 2863
+_LLDP = "1.0.8802.1.1.2.1"  # lldpObjects, IEEE 802.1AB-2005
+_IP = "1.3.6.1.2.1.4"  # ip, RFC 4293
+_CIDR = "1.3.6.1.2.1.4.24.7.1"  # inetCidrRouteEntry, RFC 4292
+_RTT = "1.3.6.1.4.1.9.9.42.1"  # rttMonObjects, CISCO-RTTMON-MIB
+_PING = "1.3.6.1.2.1.80.1"  # pingObjects, RFC 4560
+
+UPTIME = "1.3.6.1.2.1.1.3.0"
+SYSTEM: ColumnTable = {
+    "uptime": UPTIME,  # sysUpTime, RFC 3418
+    "engine_boots": "1.3.6.1.6.3.10.2.1.2.0",  # snmpEngineBoots, RFC 3411
+}
+# When one of these moves, the device's topology is read again at once.
+CHANGE_STAMPS: ColumnTable = {
+    "interfaces": "1.3.6.1.2.1.31.1.5.0",  # ifTableLastChange
+    "lldp": f"{_LLDP}.2.1.0",  # lldpStatsRemTablesLastChangeTime
+    "routes": f"{_IP}.24.6.0",  # inetCidrRouteNumber
+    "ospf_originated": "1.3.6.1.2.1.14.1.9.0",  # ospfOriginateNewLsas, RFC 4750
+    "ospf_received": "1.3.6.1.2.1.14.1.10.0",  # ospfRxNewLsas
+}
+
+INTERFACE_NAMES: ColumnTable = {
+    "oper": f"{_IF}.8",
+    "name": f"{_IFX}.1",
+    "description": f"{_IF}.2",
+}
+INTERFACE_STATE: ColumnTable = {
+    **INTERFACE_NAMES,
+    "admin": f"{_IF}.7",
+    "speed_bps": f"{_IF}.5",
+    "speed_mbps": f"{_IFX}.15",
+    "discontinuity": f"{_IFX}.19",
+}
+# Read in one go, so that one time stamp is true for all of them. Packets: unicast, as NETCONF counts too.
+INTERFACE_COUNTERS: ColumnTable = {
+    "in_discards": f"{_IF}.13",
+    "in_octets": f"{_IFX}.6",
+    "out_octets": f"{_IFX}.10",
+    "in_packets": f"{_IFX}.7",
+    "out_packets": f"{_IFX}.11",
+    "out_discards": f"{_IF}.19",
+    "in_errors": f"{_IF}.14",
+    "out_errors": f"{_IF}.20",
+}
+# For interfaces without high-capacity counters, which a device may leave out at 20 Mbit/s and below.
+INTERFACE_COUNTERS_32: ColumnTable = {
+    "in_octets": f"{_IF}.10",
+    "out_octets": f"{_IF}.16",
+    "in_packets": f"{_IF}.11",
+    "out_packets": f"{_IF}.17",
+}
+
+LLDP: ColumnTable = {
+    "local_subtype": f"{_LLDP}.3.7.1.2",
+    "local_port": f"{_LLDP}.3.7.1.3",
+    "chassis_subtype": f"{_LLDP}.4.1.1.4",
+    "chassis": f"{_LLDP}.4.1.1.5",
+    "port_subtype": f"{_LLDP}.4.1.1.6",
+    "port": f"{_LLDP}.4.1.1.7",
+    "port_description": f"{_LLDP}.4.1.1.8",
+    "system_name": f"{_LLDP}.4.1.1.9",
+}
+ADDRESSES: ColumnTable = {  # ipAddressTable
+    "interface": f"{_IP}.34.1.3",
+    "kind": f"{_IP}.34.1.4",
+    "prefix": f"{_IP}.34.1.5",
+}
+ADDRESSES_OLD: ColumnTable = {"interface": f"{_IP}.20.1.2", "mask": f"{_IP}.20.1.3"}  # ipAddrTable
+ROUTES: ColumnTable = {"kind": f"{_CIDR}.8", "interface": f"{_CIDR}.7", "metric": f"{_CIDR}.12"}
+
+RTTMON_ADMIN: ColumnTable = {
+    "kind": f"{_RTT}.2.1.1.4",
+    "tag": f"{_RTT}.2.1.1.3",
+    "frequency_s": f"{_RTT}.2.1.1.6",
+    "target": f"{_RTT}.2.2.1.2",
+    "request_size": f"{_RTT}.2.2.1.3",
+    "precision": f"{_RTT}.2.2.1.37",
+}
+RTTMON_JITTER: ColumnTable = {
+    "completed": f"{_RTT}.2.10.1.5",  # rttMonLatestRttOperTime: sysUpTime at completion
+    "rtt_count": f"{_RTT}.5.2.1.1",
+    "rtt_sum": f"{_RTT}.5.2.1.2",
+    "rtt_min": f"{_RTT}.5.2.1.4",
+    "rtt_max": f"{_RTT}.5.2.1.5",
+    "loss_sd": f"{_RTT}.5.2.1.26",
+    "loss_ds": f"{_RTT}.5.2.1.27",
+    "loss_mia": f"{_RTT}.5.2.1.29",
+    "sd_sum": f"{_RTT}.5.2.1.33",
+    "sd_sum2": f"{_RTT}.5.2.1.34",
+    "sd_min": f"{_RTT}.5.2.1.35",
+    "sd_max": f"{_RTT}.5.2.1.36",
+    "ow_count": f"{_RTT}.5.2.1.41",
+    "ntp_state": f"{_RTT}.5.2.1.51",
+    "rtt_sum_high": f"{_RTT}.5.2.1.53",
+    "sd_sum_high": f"{_RTT}.5.2.1.55",
+    "sd_sum2_high": f"{_RTT}.5.2.1.56",
+}
+PING: ColumnTable = {
+    "sent": f"{_PING}.3.1.8",
+    "target_kind": f"{_PING}.2.1.3",
+    "target": f"{_PING}.2.1.4",
+    "data_size": f"{_PING}.2.1.5",
+    "frequency_s": f"{_PING}.2.1.10",
+    "min_ms": f"{_PING}.3.1.4",
+    "max_ms": f"{_PING}.3.1.5",
+    "average_ms": f"{_PING}.3.1.6",
+    "responses": f"{_PING}.3.1.7",
+    "last_good": f"{_PING}.3.1.10",
+}
+
+
+def column_of(oid: str, varbinds: Iterable[Varbind]) -> dict[Index, Value]:
+    """One walk → {index: value}."""
+    skip = len(oid) + 1
+    return {tuple(map(int, name[skip:].split("."))): value for name, value in varbinds}
+
+
+def columns_of(table: ColumnTable, walks: Mapping[str, Iterable[Varbind]]) -> dict[str, dict[Index, Value]]:
+    """The walks of a column table (OID → varbinds) → named columns."""
+    return {name: column_of(oid, walks[oid]) for name, oid in table.items() if oid in walks}
+
+
+def integer(value: Value) -> int | None:
+    """An integer, or None for anything else: an agent's odd type must not stop the poll."""
+    return value if isinstance(value, int) else None
+
+
+def text(value: Value) -> str:
+    """An octet string as text, trailing NULs and blanks removed; printable or nothing lost."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace").rstrip("\x00 ").strip()
+    return value if isinstance(value, str) else ""
