@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
+from twin.compiled import compiled
 from numpy.typing import ArrayLike, NDArray
 
 from twin.errors import TopologyError
@@ -53,7 +53,7 @@ def shortest_paths(
     return np.asarray(_all_trees(len(nodes), source, target, np.where(up, cost, np.inf)), dtype=np.int16)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _all_trees(n: int, source: Any, target: Any, cost: Any) -> Any:
     """Next links of all nodes towards all destinations; links into a node are found by counting sort on the target."""
     start = np.zeros(n + 1, dtype=np.int64)
@@ -67,7 +67,7 @@ def _all_trees(n: int, source: Any, target: Any, cost: Any) -> Any:
     return next_link
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tree(destination: int, source: Any, cost: Any, start: Any, incoming: Any, next_link: Any) -> None:
     """Dijkstra towards one destination; O(N²), which beats a heap up to a thousand nodes."""
     n = next_link.shape[0]

@@ -93,9 +93,9 @@ class Simulator:
         """Play all events up to and including ``until_s``."""
         if not (isfinite(until_s) and until_s >= self.now_s):
             raise TopologyError(f"cannot advance from {self.now_s} s to {until_s} s: time only goes forward")
-        while (full := core.run(self._state, until_s)) != core.DONE:
+        while (full := core.run(self._state, float(until_s))) != core.DONE:
             self._widen_ring(full)
-        self.now_s = until_s
+        self.now_s = float(until_s)
 
     def _widen_ring(self, link: int) -> None:
         """Move the ring of a link to a place twice as large at the end of the pool, itself doubled when it is used up."""

@@ -30,7 +30,7 @@ from math import cos, exp, log, pi, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from twin.compiled import event_loop
 from numpy.typing import NDArray
 
 PACKET = np.dtype(
@@ -120,7 +120,7 @@ class State(NamedTuple):
     size_cumulative: NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _uniform(flow: Any) -> float:
     """(0, 1] from SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
     flow.random = flow.random + np.uint64(0x9E3779B97F4A7C15)
@@ -131,7 +131,7 @@ def _uniform(flow: Any) -> float:
     return (float(z >> np.uint64(11)) + 1.0) * 2.0**-53
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _set_leaf(times: Any, ids: Any, leaf: int, time: float) -> None:
     """Give a leaf its time and replay its matches, up to the first whose outcome stays the same."""
     i = (times.shape[0] >> 1) + leaf
@@ -149,22 +149,22 @@ def _set_leaf(times: Any, ids: Any, leaf: int, time: float) -> None:
         ids[i] = winner
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _plan(flow: Any, now: float) -> float:
     """Set the next arrival from the credit left at ``now``; return the flow's next event."""
     flow.since = now
     rate = flow.pps * flow.level
     flow.next_arrival = now + flow.credit / rate if rate > 0.0 else np.inf
-    return min(flow.next_arrival, flow.level_until)
+    return float(min(flow.next_arrival, flow.level_until))
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _spend(flow: Any, now: float) -> None:
     """Bring the credit up to ``now``, before a change of rate or level."""
     flow.credit = max(0.0, flow.credit - (now - flow.since) * flow.pps * flow.level)
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _enter_level(flow: Any, now: float) -> None:
     """Draw how long the current state lasts and, for a lognormal, its level."""
     if flow.modulation == 2:
@@ -175,7 +175,7 @@ def _enter_level(flow: Any, now: float) -> None:
     flow.level_until = now - flow.stays[flow.state] * log(_uniform(flow))
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def start(state: State) -> None:
     """Put every flow into a random phase of its stationary law and build both trees."""
     for f in range(state.flows.shape[0]):
@@ -189,7 +189,7 @@ def start(state: State) -> None:
         _set_leaf(state.flow_times, state.flow_ids, f, _plan(flow, 0.0))
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _draw_bits(state: State, flow: Any) -> int:
     first = flow.size_from
     if flow.exponential_sizes:
@@ -207,7 +207,7 @@ def _draw_bits(state: State, flow: Any) -> int:
     return int(state.size_bits[low])
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _deliver(flow: Any, delay: float, bits: int) -> None:
     flow.delivered_packets += 1
     flow.delivered_octets += (bits + 7) >> 3
@@ -225,7 +225,7 @@ def _deliver(flow: Any, delay: float, bits: int) -> None:
     flow.max = max(flow.max, delay)
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _forward(
     state: State, node: int, f: int, destination: int, bits: int, hops: int, entered: float, now: float
 ) -> int:
@@ -266,7 +266,7 @@ def _forward(
     return l if tail - link.head >= mask else DONE
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _land(state: State, l: int) -> int:
     """The first packet on link l reaches the far end."""
     link = state.links[l]
@@ -291,7 +291,7 @@ def _land(state: State, l: int) -> int:
     )
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def _emit(state: State, f: int) -> int:
     """A flow's next event: a change of level, or a packet."""
     flow = state.flows[f]
@@ -311,7 +311,7 @@ def _emit(state: State, f: int) -> int:
     return _forward(state, flow.source, f, flow.destination, bits, 0, now, now)
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def run(state: State, until: float) -> int:
     """Play every event up to and including ``until``; return DONE, or early with a link whose ring is full."""
     full = DONE
@@ -327,7 +327,7 @@ def run(state: State, until: float) -> int:
     return full
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def set_rates(state: State, first: int, pps: Any, now: float) -> None:
     """Give flows ``first``, ``first`` + 1, … new rates; what is left of the current gaps passes at the new rate."""
     for k in range(pps.shape[0]):
@@ -338,7 +338,7 @@ def set_rates(state: State, first: int, pps: Any, now: float) -> None:
             _set_leaf(state.flow_times, state.flow_ids, first + k, _plan(flow, now))
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def reshape_link(state: State, l: int, seconds_per_bit: float, latency: float, now: float) -> None:
     """Change speed and latency of a link: what is on the wire flies on; what queues leaves at the new speed.
 
@@ -365,7 +365,7 @@ def reshape_link(state: State, l: int, seconds_per_bit: float, latency: float, n
         )
 
 
-@njit(cache=True, nogil=True)
+@event_loop
 def empty_link(state: State, l: int) -> None:
     """A cut cable: everything queued or on the wire is lost."""
     link = state.links[l]
