@@ -1,7 +1,7 @@
 """One device by SNMP: which tables are read when, and the records that come of it.
 
-The first column of a table tells how many rows there are. The next ones ask for just that many repetitions, so
-that nothing past the column is fetched, and are not asked for at all where there are no rows.
+The first column of a table tells how many rows there are. The next ones ask for just that many repetitions,
+so that nothing past the column is fetched, and are not asked for at all where there are no rows.
 """
 
 from __future__ import annotations
