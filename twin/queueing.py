@@ -33,8 +33,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
+from twin.compiled import compiled
 from twin.models import PathPrediction, check_traffic, path_packet_bits
 from twin.network import Floats, Ints, Network, Paths, Traffic
 
@@ -155,9 +155,8 @@ def assemble(network: Network, traffic: Traffic, queues: LinkQueues, size_scv: f
     transmission = transmission_s(network, bits)
     queueing = sum_hops(paths, queues.hop_wait_s(paths)) + transmission
     fixed = sum_hops(paths, network.propagation_delay_s[paths.links])
-    variance = sum_hops(paths, queues.wait_std_s[paths.links] ** 2) + sum_hops(
-        paths, size_scv * (bits[paths.hop_path] / network.capacity_bps[paths.links]) ** 2
-    )
+    # A packet keeps its size along the path, so its transmission times add up before they vary.
+    variance = sum_hops(paths, queues.wait_std_s[paths.links] ** 2) + size_scv * transmission**2
     survival = sum_hops(paths, np.log1p(-np.minimum(queues.blocking[paths.links], 1 - 1e-12)))
     return PathPrediction(
         mean_s=queueing + fixed,
@@ -207,8 +206,10 @@ def smith_blocking(load: Floats, scv: Floats, buffers: Ints) -> Floats:
     return np.clip(np.where(load > 1, rising, falling), 0.0, 1.0)
 
 
-@njit(cache=True)
-def _offer(links, offsets, pps, bits, squares, blocking):  # type: ignore[no-untyped-def]  # noqa: PLR0917 - compiled
+@compiled
+def _offer(  # noqa: PLR0917 - compiled functions are called by position
+    links: Ints, offsets: Ints, pps: Floats, bits: Floats, squares: Floats, blocking: Floats
+) -> tuple[Floats, Floats, Floats]:
     """Per link: packets/s, bits/s and bits²/s that arrive when every link drops ``blocking``."""
     packets = np.zeros(blocking.shape[0])
     first = np.zeros(blocking.shape[0])
@@ -226,8 +227,8 @@ def _offer(links, offsets, pps, bits, squares, blocking):  # type: ignore[no-unt
     return packets, first, second
 
 
-@njit(cache=True)
-def _occupancy(load, scv, buffers, blocking):  # type: ignore[no-untyped-def]
+@compiled
+def _occupancy(load: Floats, scv: Floats, buffers: Ints, blocking: Floats) -> tuple[Floats, Floats, Floats]:
     """Per link: mean wait and its standard deviation in service times, mean packets in the system."""
     wait = np.zeros(load.shape[0])
     deviation = np.zeros(load.shape[0])
@@ -240,8 +241,9 @@ def _occupancy(load, scv, buffers, blocking):  # type: ignore[no-untyped-def]
     return wait, deviation, occupancy
 
 
-@njit(cache=True)
-def _queue(rho, scv, buffer, blocked):  # type: ignore[no-untyped-def]
+@compiled
+def _queue(rho: float, scv: float, buffer: int, blocked: float) -> tuple[float, float, float]:
+    """One queue, in service times and packets: mean wait, its standard deviation, mean packets in the system."""
     spread = rho * (1.0 + scv)
     theta = spread / max(2.0 * (1.0 - rho) + spread, 1e-6 * spread)
     # Weights of p_1 … p_{K−1}, from whichever end is the heavy one, so that nothing overflows.
@@ -270,4 +272,4 @@ def _queue(rho, scv, buffer, blocked):  # type: ignore[no-untyped-def]
     spare = (1.0 + scv) * (1.0 + 2.0 * scv) / 3.0 - ((1.0 + scv) / 2.0) ** 2
     moment = (square - 2.0 * mean + busy) / admitted + 2.0 * residual * (seen - found) + found * residual**2
     variance = moment - wait**2 + scv * (seen - found) + found * spare
-    return wait, np.sqrt(max(variance, 0.0)), number
+    return wait, max(variance, 0.0) ** 0.5, number
