@@ -243,7 +243,7 @@ def _occupancy(load: Floats, scv: Floats, buffers: Ints, blocking: Floats) -> tu
 
 @compiled
 def _queue(rho: float, scv: float, buffer: int, blocked: float) -> tuple[float, float, float]:
-    """One queue, in service times and packets: mean wait, its standard deviation, mean packets in the system."""
+    """One queue: mean wait and its standard deviation in service times, mean packets in the system."""
     spread = rho * (1.0 + scv)
     theta = spread / max(2.0 * (1.0 - rho) + spread, 1e-6 * spread)
     # Weights of p_1 … p_{K−1}, from whichever end is the heavy one, so that nothing overflows.
