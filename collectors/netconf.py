@@ -181,9 +181,7 @@ class NetconfPoller:
         assert self.device.netconf is not None
         port, address = self.device.netconf.port, self.device.address
         try:
-            keys = (
-                HostKeys(str(self.known_hosts)).lookup(f"[{address}]:{port}" if port != 22 else address) or {}
-            )
+            known = HostKeys(str(self.known_hosts))
         except (OSError, SSHException) as error:
             raise DeviceError(f"host keys cannot be read from {self.known_hosts}: {error}") from error
         keys = known.lookup(f"[{address}]:{port}") or known.lookup(address) or {}
