@@ -1,0 +1,106 @@
+"""The records of one data set as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collectors.ipfix.elements import Kind, kind_of
+from collectors.ipfix.template import Template
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_NTP_EPOCH_S = 2_208_988_800  # 1900-01-01 to 1970-01-01
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class RecordBatch:
+    """All records of one data set, and where they come from."""
+
+    address: str  # of the exporter
+    domain: int
+    export_time_s: int
+    template: Template
+    records: NDArray[np.void]
+    variable: Mapping[str, list[bytes]]
+    ratio: Floats | float = 1.0  # packets represented by one packet seen: per record, or for all
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def is_options(self) -> bool:
+        """The records describe the exporter, not traffic."""
+        return self.template.scope_count > 0
+
+    def has(self, id: int, enterprise: int = 0) -> bool:
+        """Whether the template has the element."""
+        return _key(id, enterprise) in self.template.names
+
+    def integers(self, id: int) -> Integers | None:
+        """An unsigned element as int64; None where the template lacks it. 2^63 and above saturate."""
+        column = self._column(id)
+        if column is None:
+            return None
+        if column.dtype.kind == "V":
+            column = _widen(column)
+        return np.minimum(column, np.uint64(2**63 - 1)).astype(np.int64)
+
+    def floats(self, id: int) -> Floats | None:
+        """A float element, or None."""
+        column = self._column(id)
+        return None if column is None or column.dtype.kind != "f" else column.astype(np.float64)
+
+    def octets(self, id: int, enterprise: int = 0) -> list[bytes] | None:
+        """An element as it was sent, or None."""
+        key = _key(id, enterprise)
+        if key in self.variable:
+            return self.variable[key]
+        names = self.records.dtype.names or ()
+        return [value.tobytes() for value in self.records[key]] if key in names else None
+
+    def times_ns(self, id: int) -> Integers | None:
+        """A time element as nanoseconds since the Unix epoch, or None."""
+        values = self.integers(id)
+        if values is None:
+            return None
+        match kind_of(0, id):
+            case Kind.SECONDS:
+                return np.minimum(values, 2**33) * _NS_PER_S
+            case Kind.MILLISECONDS:
+                return np.minimum(values, 2**43) * 1_000_000
+            case Kind.NTP:
+                return _ntp_ns(self._column(id))
+        return None
+
+    def _column(self, id: int) -> NDArray[np.generic] | None:
+        names = self.records.dtype.names or ()
+        return self.records[str(id)] if str(id) in names else None
+
+
+def _key(id: int, enterprise: int) -> str:
+    return f"{enterprise}/{id}" if enterprise else str(id)
+
+
+def _widen(column: NDArray[np.generic]) -> NDArray[np.uint64]:
+    """Big-endian octets of any size → uint64; the low 8 octets of what is longer."""
+    size = column.dtype.itemsize
+    octets = np.frombuffer(np.ascontiguousarray(column).tobytes(), np.uint8).reshape(-1, size)[:, -8:]
+    wide = np.zeros((len(octets), 8), np.uint8)
+    wide[:, 8 - octets.shape[1] :] = octets
+    return wide.view(">u8").ravel().astype(np.uint64)
+
+
+def _ntp_ns(column: NDArray[np.generic] | None) -> Integers | None:
+    """64-bit NTP time stamps: seconds since 1900, and a fraction of 2^32 (RFC 7011 section 6.1.9)."""
+    if column is None or column.dtype.kind != "u" or column.dtype.itemsize != 8:
+        return None
+    stamps = column.astype(np.uint64)
+    seconds = (stamps >> np.uint64(32)).astype(np.int64) - _NTP_EPOCH_S
+    fraction = ((stamps & np.uint64(0xFFFFFFFF)) * np.uint64(_NS_PER_S)) >> np.uint64(32)
+    return seconds * _NS_PER_S + fraction.astype(np.int64)
