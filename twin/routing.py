@@ -1,8 +1,9 @@
 """Shortest-path routing, as a link-state protocol computes it.
 
-One Dijkstra per destination over the reversed graph (RFC 2328 section 16.1 is the same tree seen from the root). Where
-several next hops are equally good the link with the lowest index wins, at every node alike: the routing is a
-pure function of its arguments, and forwarding can not loop because the distance falls at every hop.
+One Dijkstra per destination over the reversed graph (RFC 2328 section 16.1 is the same tree seen from the
+root). Where several next hops are equally good the link with the lowest index wins, at every node alike: the
+routing is a pure function of its arguments, and forwarding can not loop because the distance falls at every
+hop.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from twin.compiled import compiled
 from numpy.typing import ArrayLike, NDArray
 
+from twin.compiled import compiled
 from twin.errors import TopologyError
 from twin.network import Floats, Link
 
@@ -24,7 +25,7 @@ MAX_LINKS = 2**15 - 1  # next_link is int16
 
 
 def ospf_weights(links: Sequence[Link], reference_bps: float = OSPF_REFERENCE_BPS) -> Floats:
-    """The interface costs routers derive from their speeds: max(1, reference / capacity), whole numbers, [L]."""
+    """The interface costs routers derive from their speeds, [L]: max(1, reference / capacity), whole."""
     capacity_bps = np.array([link.capacity_bps for link in links], dtype=np.float64)
     return np.maximum(1.0, np.floor(reference_bps / capacity_bps))
 
@@ -32,9 +33,10 @@ def ospf_weights(links: Sequence[Link], reference_bps: float = OSPF_REFERENCE_BP
 def shortest_paths(
     nodes: Sequence[str], links: Sequence[Link], weights: ArrayLike | None = None
 ) -> NDArray[np.int16]:
-    """``next_link[i, j]``: the link that leaves node i on the way to node j; −1 on the diagonal and where no way leads.
+    """``next_link[i, j]``: the link leaving node i towards node j; −1 on the diagonal and where no way leads.
 
-    ``weights``: positive cost of every link, [L]; 1 each (fewest hops) when None. Links that are down carry nothing.
+    ``weights``: positive cost of every link, [L]; 1 each (fewest hops) when None. Links that are down carry
+    nothing.
     """
     if len(links) > MAX_LINKS:
         raise TopologyError(f"{len(links)} links: next hops are stored as int16, at most {MAX_LINKS} fit")
@@ -55,21 +57,22 @@ def shortest_paths(
 
 @compiled
 def _all_trees(n: int, source: Any, target: Any, cost: Any) -> Any:
-    """Next links of all nodes towards all destinations; links into a node are found by counting sort on the target."""
+    """Next links of all nodes towards all destinations; links are sorted by the node they run into."""
     start = np.zeros(n + 1, dtype=np.int64)
-    for l in range(len(target)):
-        start[target[l] + 1] += 1
+    for node in target:
+        start[node + 1] += 1
     start = np.cumsum(start)
     incoming = np.argsort(target, kind="mergesort")
     next_link = np.full((n, n), -1, dtype=np.int16)
     for destination in range(n):
-        _tree(destination, source, cost, start, incoming, next_link)
+        _tree(destination, source, cost, (start, incoming), next_link)
     return next_link
 
 
 @compiled
-def _tree(destination: int, source: Any, cost: Any, start: Any, incoming: Any, next_link: Any) -> None:
+def _tree(destination: int, source: Any, cost: Any, into: Any, next_link: Any) -> None:
     """Dijkstra towards one destination; O(N²), which beats a heap up to a thousand nodes."""
+    start, incoming = into  # links into node i: incoming[start[i]:start[i + 1]]
     n = next_link.shape[0]
     distance = np.full(n, np.inf)
     done = np.zeros(n, dtype=np.bool_)
@@ -83,12 +86,12 @@ def _tree(destination: int, source: Any, cost: Any, start: Any, incoming: Any, n
             return
         done[node] = True
         for k in range(start[node], start[node + 1]):
-            l = incoming[k]
-            i = source[l]
-            better = near + cost[l]
+            link = incoming[k]
+            i = source[link]
+            better = near + cost[link]
             known = next_link[i, destination]
             if better < distance[i] or (
-                better == distance[i] and better < np.inf and l < known and not done[i]
+                better == distance[i] and better < np.inf and link < known and not done[i]
             ):
                 distance[i] = better
-                next_link[i, destination] = l
+                next_link[i, destination] = link

@@ -1,12 +1,14 @@
 """A packet-level simulator of a network of FIFO queues, resumable, steered while it runs.
 
-``advance(until_s)`` plays the network up to that time and may be called again and again: how the way is cut into steps
-changes nothing, bit for bit. It releases the GIL; change rates, links and routes between two calls, from the same thread.
+``advance(until_s)`` plays the network up to that time and may be called again and again: how the way is cut
+into steps changes nothing, bit for bit. It releases the GIL; change rates, links and routes between two
+calls, from the same thread.
 
-What is modelled: output queues with tail drop, transmission, propagation (plus extra delay), and forwarding along the
-next hop that is in force when the packet reaches a node. What is not: processing time other than ``set_node_delay``,
-input queues, fragmentation, feedback (TCP). A packet counts on a link when it reaches the far end, so a counter never runs
-faster than the line. Theory and invariants of the event loop: :mod:`twin.simulator_core`.
+What is modelled: output queues with tail drop, transmission, propagation (plus extra delay), and forwarding
+along the next hop that is in force when the packet reaches a node. What is not: processing time other than
+``set_node_delay``, input queues, fragmentation, feedback (TCP). A packet counts on a link when it reaches the
+far end, so a counter never runs faster than the line. Theory and invariants of the event loop:
+:mod:`twin.simulator_core`.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ FIRST_RING = 32  # slots a link starts with; doubled whenever it is full
 
 @dataclass(frozen=True)
 class FlowDelays:
-    """One-way delays of the packets delivered since the last call, per flow; zeros where ``count`` is zero."""
+    """One-way delays of the packets delivered since the last call, per flow; 0 where ``count`` is 0."""
 
     count: Ints  # [F]
     mean_s: Floats
@@ -98,7 +100,7 @@ class Simulator:
         self.now_s = float(until_s)
 
     def _widen_ring(self, link: int) -> None:
-        """Move the ring of a link to a place twice as large at the end of the pool, itself doubled when it is used up."""
+        """Move a link's ring to a place twice as large at the end of the pool; double the pool at need."""
         record, packets = self._state.links[link], self._state.packets
         size = int(record["mask"]) + 1
         if self._pool_used + 2 * size > len(packets):
@@ -136,7 +138,7 @@ class Simulator:
         extra_delay_s: float | None = None,
         up: bool | None = None,
     ) -> None:
-        """Change a link. Down: what is on it is lost, and what is sent to it; packets on the wire keep their delay."""
+        """Change a link. What is on the wire keeps its delay; going down loses all on it or sent to it."""
         self._check("link", link, len(self._state.links))
         if capacity_bps is not None:
             check_positive(f"capacity of link {link}", capacity_bps, "bit/s")
@@ -151,7 +153,7 @@ class Simulator:
                 core.empty_link(self._state, link)
 
     def set_node_delay(self, node: int, delay_s: float) -> None:
-        """Make a node slow: every packet it sends on, its own included, takes this much longer to the next node."""
+        """Make a node slow: all packets it sends on, its own included, take so much longer to the next."""
         self._check("node", node, len(self._node_delay_s))
         check_not_negative(f"delay of node {node}", delay_s, "s")
         self._node_delay_s[node] = delay_s

@@ -1,27 +1,27 @@
 """The event loop of the packet simulator, compiled.
 
-Theory
-------
-One event per packet-hop. A FIFO queue needs no event for the end of a service: a packet that arrives at t leaves
-at d = max(t, d') + bits / C, where d' is the departure of the packet before it (Lindley, 1952), and reaches
-the next node at a = max(a', d + latency). The queue holds the packets whose departure lies in the future, so a ring
-of them with a lazily moved pointer ``served`` gives the occupancy that the tail drop needs.
+Theory ------ One event per packet-hop. A FIFO queue needs no event for the end of a service: a packet that
+arrives at t leaves at d = max(t, d') + bits / C, where d' is the departure of the packet before it (Lindley,
+1952), and reaches the next node at a = max(a', d + latency). The queue holds the packets whose departure lies
+in the future, so a ring of them with a lazily moved pointer ``served`` gives the occupancy that the tail drop
+needs.
 
-Packets leave a link in the order they entered it. So the future event list holds not packets but *links* (each with
-its next arrival) and *flows* (each with its next packet or change of level): two tournament trees, updated in
-log2(links) and log2(flows) steps, instead of one heap over all packets on the way.
+Packets leave a link in the order they entered it. So the future event list holds not packets but *links*
+(each with its next arrival) and *flows* (each with its next packet or change of level): two tournament trees,
+updated in log2(links) and log2(flows) steps, instead of one heap over all packets on the way.
 
 Invariants
 ----------
-- Ring of a link: ``head <= served <= tail`` are running numbers; number k lives at ``offset + (k & mask)``. [head, served)
-  are on the wire, [served, tail) queue, the first of them in service; departures and arrivals are sorted along the ring.
+- Ring of a link: ``head <= served <= tail`` are running numbers; number k lives at ``offset + (k & mask)``.
+  [head, served) are on the wire, [served, tail) queue, the first of them in service; departures and arrivals
+  are sorted along the ring.
 - Leaf l of the link tree is the arrival of the head of ring l, or infinity where the ring is empty.
-- Leaf f of the flow tree is min(next_arrival, level_until). ``credit`` is what is left of the current gap at ``since``,
-  in packets: the next arrival is since + credit / (pps · level).
-- On entry every ring has a free slot: the loop returns a link's number as soon as its ring is full, and goes on when called
-  again, so that the caller can give that ring more room.
-- Ties go to links before flows, then to the lower number. Every flow draws from its own generator. So the course of
-  events depends on neither the clock's steps nor, in one flow, on the rates of others.
+- Leaf f of the flow tree is min(next_arrival, level_until). ``credit`` is what is left of the current gap at
+  ``since``, in packets: the next arrival is since + credit / (pps · level).
+- On entry every ring has a free slot: the loop returns a link's number as soon as its ring is full, and goes
+  on when called again, so that the caller can give that ring more room.
+- Ties go to links before flows, then to the lower number. Every flow draws from its own generator. So the
+  course of events depends on neither the clock's steps nor, in one flow, on the rates of others.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from math import cos, exp, log, pi, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
-from twin.compiled import event_loop
 from numpy.typing import NDArray
+
+from twin.compiled import event_loop
 
 PACKET = np.dtype(
     [
@@ -178,15 +179,15 @@ def _enter_level(flow: Any, now: float) -> None:
 @event_loop
 def start(state: State) -> None:
     """Put every flow into a random phase of its stationary law and build both trees."""
-    for f in range(state.flows.shape[0]):
-        flow = state.flows[f]
+    for flow_id in range(state.flows.shape[0]):
+        flow = state.flows[flow_id]
         flow.level = 1.0
         flow.level_until = np.inf
         if flow.modulation != 0:
             flow.state = _uniform(flow) * (flow.stays[0] + flow.stays[1]) > flow.stays[0]
             _enter_level(flow, 0.0)
         flow.credit = _uniform(flow) if flow.constant_gaps else -log(_uniform(flow))
-        _set_leaf(state.flow_times, state.flow_ids, f, _plan(flow, 0.0))
+        _set_leaf(state.flow_times, state.flow_ids, flow_id, _plan(flow, 0.0))
 
 
 @event_loop
@@ -226,94 +227,87 @@ def _deliver(flow: Any, delay: float, bits: int) -> None:
 
 
 @event_loop
-def _forward(
-    state: State, node: int, f: int, destination: int, bits: int, hops: int, entered: float, now: float
-) -> int:
-    """A packet has reached a node: deliver it, drop it, or queue it; return the link whose ring is full now, or DONE."""
-    if node == destination:
-        _deliver(state.flows[f], now - entered, bits)
-        return DONE
-    l = state.next_link[node, destination]  # noqa: E741 - the letter of links
-    if l < 0 or hops >= HOP_LIMIT:
-        state.flows[f].lost_packets += 1
-        state.node_drops[node] += 1
-        return DONE
-    link = state.links[l]
-    served, tail, offset, mask = link.served, link.tail, link.offset, link.mask
-    while served < tail and state.packets[offset + (served & mask)].departs <= now:
-        served += 1
-    link.served = served
-    if tail - served >= link.buffer or not link.up:
-        state.flows[f].lost_packets += 1
-        link.drops += 1
-        link.drop_octets += (bits + 7) >> 3
-        return DONE
-    departs = max(now, link.last_departs) + bits * link.seconds_per_bit
-    arrives = max(link.last_arrives, departs + link.latency)
-    packet = state.packets[offset + (tail & mask)]
-    packet.departs = departs
-    packet.arrives = arrives
-    packet.entered = entered
-    packet.flow = f
-    packet.bits = bits
-    packet.destination = destination
-    packet.hops = hops + 1
-    link.last_departs = departs
-    link.last_arrives = arrives
-    link.tail = tail + 1
-    if link.head == tail:
-        _set_leaf(state.link_times, state.link_ids, l, arrives)
-    return l if tail - link.head >= mask else DONE
+def _slot(state: State, link: Any, number: int) -> Any:
+    """Packet ``number`` of a link's ring."""
+    return state.packets[link.offset + (number & link.mask)]
 
 
 @event_loop
-def _land(state: State, l: int) -> int:
-    """The first packet on link l reaches the far end."""
-    link = state.links[l]
-    packet = state.packets[link.offset + (link.head & link.mask)]
+def _forward(state: State, node: int, now: float, packet: tuple[int, int, int, int, float]) -> int:
+    """A packet is at a node: deliver, drop or queue it; return the link whose ring is full now, or DONE."""
+    flow_id, destination, bits, hops, entered = packet
+    if node == destination:
+        _deliver(state.flows[flow_id], now - entered, bits)
+        return DONE
+    link_id = state.next_link[node, destination]
+    if link_id < 0 or hops >= HOP_LIMIT:
+        state.flows[flow_id].lost_packets += 1
+        state.node_drops[node] += 1
+        return DONE
+    link = state.links[link_id]
+    served = link.served
+    while served < link.tail and _slot(state, link, served).departs <= now:
+        served += 1
+    link.served = served
+    if link.tail - served >= link.buffer or not link.up:
+        state.flows[flow_id].lost_packets += 1
+        link.drops += 1
+        link.drop_octets += (bits + 7) >> 3
+        return DONE
+    slot = _slot(state, link, link.tail)
+    slot.departs = max(now, link.last_departs) + bits * link.seconds_per_bit
+    slot.arrives = max(link.last_arrives, slot.departs + link.latency)
+    slot.entered = entered
+    slot.flow = flow_id
+    slot.bits = bits
+    slot.destination = destination
+    slot.hops = hops + 1
+    link.last_departs = slot.departs
+    link.last_arrives = slot.arrives
+    link.tail += 1
+    if link.tail - link.head == 1:
+        _set_leaf(state.link_times, state.link_ids, link_id, slot.arrives)
+    return link_id if link.tail - link.head > link.mask else DONE
+
+
+@event_loop
+def _land(state: State, link_id: int) -> int:
+    """The first packet on a link reaches the far end."""
+    link = state.links[link_id]
+    packet = _slot(state, link, link.head)
     link.head += 1
     link.served = max(link.served, link.head)
     link.packets += 1
     link.octets += (packet.bits + 7) >> 3
-    following = np.inf
-    if link.head < link.tail:
-        following = state.packets[link.offset + (link.head & link.mask)].arrives
-    _set_leaf(state.link_times, state.link_ids, l, following)
-    return _forward(
-        state,
-        link.target,
-        packet.flow,
-        packet.destination,
-        packet.bits,
-        packet.hops,
-        packet.entered,
-        packet.arrives,
-    )
+    following = _slot(state, link, link.head).arrives if link.head < link.tail else np.inf
+    _set_leaf(state.link_times, state.link_ids, link_id, following)
+    carried = (packet.flow, packet.destination, packet.bits, packet.hops, packet.entered)
+    return _forward(state, link.target, packet.arrives, carried)
 
 
 @event_loop
-def _emit(state: State, f: int) -> int:
+def _emit(state: State, flow_id: int) -> int:
     """A flow's next event: a change of level, or a packet."""
-    flow = state.flows[f]
+    flow = state.flows[flow_id]
     now = flow.next_arrival
     if flow.level_until <= now:
         now = flow.level_until
         _spend(flow, now)
         flow.state = 1 - flow.state
         _enter_level(flow, now)
-        _set_leaf(state.flow_times, state.flow_ids, f, _plan(flow, now))
+        _set_leaf(state.flow_times, state.flow_ids, flow_id, _plan(flow, now))
         return DONE
     flow.credit = 1.0 if flow.constant_gaps else -log(_uniform(flow))
     bits = _draw_bits(state, flow)
     flow.sent_packets += 1
     flow.sent_octets += (bits + 7) >> 3
-    _set_leaf(state.flow_times, state.flow_ids, f, _plan(flow, now))
-    return _forward(state, flow.source, f, flow.destination, bits, 0, now, now)
+    _set_leaf(state.flow_times, state.flow_ids, flow_id, _plan(flow, now))
+    return _forward(state, flow.source, now, (flow_id, flow.destination, bits, 0, now))
 
 
 @event_loop
 def run(state: State, until: float) -> int:
-    """Play every event up to and including ``until``; return DONE, or early with a link whose ring is full."""
+    """Play all events up to and including ``until``; return DONE, or early with a link whose ring is full."""
     full = DONE
     while full == DONE:
         if state.link_times[1] <= state.flow_times[1]:
@@ -329,7 +323,7 @@ def run(state: State, until: float) -> int:
 
 @event_loop
 def set_rates(state: State, first: int, pps: Any, now: float) -> None:
-    """Give flows ``first``, ``first`` + 1, … new rates; what is left of the current gaps passes at the new rate."""
+    """Give flows ``first``, ``first`` + 1, … new rates; what is left of current gaps passes at them."""
     for k in range(pps.shape[0]):
         flow = state.flows[first + k]
         if flow.pps != pps[k]:
@@ -339,17 +333,18 @@ def set_rates(state: State, first: int, pps: Any, now: float) -> None:
 
 
 @event_loop
-def reshape_link(state: State, l: int, seconds_per_bit: float, latency: float, now: float) -> None:
+def reshape_link(state: State, link_id: int, seconds_per_bit: float, latency: float, now: float) -> None:
     """Change speed and latency of a link: what is on the wire flies on; what queues leaves at the new speed.
 
-    A backlogged queue works without a break, so all departures in the future scale about now by the same factor.
+    A backlogged queue works without a break, so all departures in the future scale about now by the same
+    factor.
     """
-    link = state.links[l]
+    link = state.links[link_id]
     factor = seconds_per_bit / link.seconds_per_bit
     arrived = now
     departs = 0.0
     for k in range(link.head, link.tail):
-        packet = state.packets[link.offset + (k & link.mask)]
+        packet = _slot(state, link, k)
         if packet.departs > now:
             packet.departs = now + (packet.departs - now) * factor
             packet.arrives = max(arrived, packet.departs + latency)
@@ -360,17 +355,15 @@ def reshape_link(state: State, l: int, seconds_per_bit: float, latency: float, n
     link.last_departs = departs
     link.last_arrives = arrived
     if link.head < link.tail:
-        _set_leaf(
-            state.link_times, state.link_ids, l, state.packets[link.offset + (link.head & link.mask)].arrives
-        )
+        _set_leaf(state.link_times, state.link_ids, link_id, _slot(state, link, link.head).arrives)
 
 
 @event_loop
-def empty_link(state: State, l: int) -> None:
+def empty_link(state: State, link_id: int) -> None:
     """A cut cable: everything queued or on the wire is lost."""
-    link = state.links[l]
+    link = state.links[link_id]
     for k in range(link.head, link.tail):
-        packet = state.packets[link.offset + (k & link.mask)]
+        packet = _slot(state, link, k)
         state.flows[packet.flow].lost_packets += 1
         link.drops += 1
         link.drop_octets += (packet.bits + 7) >> 3
@@ -378,4 +371,4 @@ def empty_link(state: State, l: int) -> None:
     link.served = link.tail
     link.last_departs = 0.0
     link.last_arrives = 0.0
-    _set_leaf(state.link_times, state.link_ids, l, np.inf)
+    _set_leaf(state.link_times, state.link_ids, link_id, np.inf)

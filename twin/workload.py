@@ -1,12 +1,13 @@
 """What enters the network: flows, the sizes of their packets, and when those packets arrive.
 
-An arrival process is a *gap* process run on a stretched clock. The gap (exponential: Poisson; constant: CBR) is
-counted in packets, and the clock runs at pps · level(t). Level 1 for ever gives plain Poisson or CBR; a level that
-jumps between two values gives on-off traffic (the interrupted Poisson process) and the two-state MMPP; one that
-is redrawn from a lognormal law gives autocorrelated traffic with any burstiness. The time average of every
-level is 1, so ``pps`` is always the mean rate.
+An arrival process is a *gap* process run on a stretched clock. The gap (exponential: Poisson; constant: CBR)
+is counted in packets, and the clock runs at pps · level(t). Level 1 for ever gives plain Poisson or CBR; a
+level that jumps between two values gives on-off traffic (the interrupted Poisson process) and the two-state
+MMPP; one that is redrawn from a lognormal law gives autocorrelated traffic with any burstiness. The time
+average of every level is 1, so ``pps`` is always the mean rate.
 
-Fischer and Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18, 1993.
+Fischer and Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation
+18, 1993.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def check_not_negative(what: str, value: float, unit: str) -> None:
 
 @dataclass(frozen=True)
 class PacketSizes:
-    """A distribution of packet sizes, whole bits: a table of (size, probability), or exponential with a mean."""
+    """Packet sizes in whole bits: a table of (size, probability), or exponential with a mean."""
 
     bits: tuple[int, ...]
     probabilities: tuple[float, ...]
@@ -163,7 +164,7 @@ class Mmpp:
 
 @dataclass(frozen=True)
 class Modulated:
-    """Poisson whose rate is redrawn from a lognormal law (mean 1, log-deviation ``sigma``) every ``mean_s`` on average."""
+    """Poisson at pps · a lognormal level (mean 1, log-deviation ``sigma``), redrawn every ``mean_s``."""
 
     sigma: float
     mean_s: float
