@@ -5,6 +5,7 @@ Letters as in the papers: h_p path states, h_l link states, T iterations, p_i th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -103,6 +104,12 @@ class RouteNetModule(nn.Module):
         self.correct = nn.Linear(hidden, OUTPUTS)
         nn.init.zeros_(self.correct.weight)
         nn.init.zeros_(self.correct.bias)
+
+    def fit_scales(self, graphs: Sequence[PathGraph]) -> None:
+        """Take the ranges and scales of all features from the training set."""
+        for name in ("link", "path", "hop"):
+            scale: FeatureScale = getattr(self, f"scale_{name}")
+            scale.fit(torch.cat([graph[f"{name}_x"] for graph in graphs]))
 
     def forward(self, graph: PathGraph) -> PathTensors:
         """Corrected delay, jitter and loss of every path of the batch."""
