@@ -10,8 +10,8 @@ Invariants
   goes when its neighbours stop naming it and nothing was heard of it for ``expire_after_ns``.
 - ``topology_version`` moves only when the resulting TopologyRecord differs from the one before.
 
-What no device tells, and the inventory does not say, is assumed: capacity 1 Gbit/s (counted in the quality flag
-``capacity-unknown:N``), no propagation delay, buffers of 100 packets.
+What no device tells, and the inventory does not say, is assumed: capacity 1 Gbit/s (counted in the quality
+flag ``capacity-unknown:N``), no propagation delay, buffers of 100 packets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.graph_addresses import Prefix, PrefixTable
+from twin.graph_addresses import PrefixTable
 from twin.graph_links import Adjacencies, LinkKey
 from twin.graph_routes import Routing, name_resolver
 from twin.graph_view import MeasuredDelays, StateView, network_of
@@ -319,7 +319,7 @@ class GraphState:
         )
 
     def _link_arrays(self, interfaces: dict[tuple[str, str], InterfaceRates]) -> tuple[NDArray, ...]:  # type: ignore[type-arg]  # three of floats, one of integers
-        """Load bit/s and packets/s, drops/s, measured mark of every link: its own end's, else the far end's."""
+        """Load bit/s and packets/s, drops/s, mark of every link: its own end's, else the far end's."""
         rows = np.zeros((3, len(self._keys)))
         measured = np.zeros(len(self._keys), dtype=np.int8)
         for k, key in enumerate(self._keys):

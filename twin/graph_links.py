@@ -3,8 +3,8 @@
 Theory
 ------
 A device names its own interface surely, the far end's only as well as its protocol allows: LLDP may send a
-MAC address or a description for a port, OSPF sends no port at all. So a claim is ``(own interface, far device,
-far port as heard)``, and the claims of both ends of one pair are matched:
+MAC address or a description for a port, OSPF sends no port at all. So a claim is ``(own interface, far
+device, far port as heard)``, and the claims of both ends of one pair are matched:
 
 1. claims that name each other's own interface, from either side;
 2. when exactly one claim is left on each side, these two (the port was heard in another spelling);

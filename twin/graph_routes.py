@@ -3,16 +3,16 @@
 Theory
 ------
 A node is reached through the prefixes that end at it: its local routes, the widest first, because that is
-where its customers' traffic goes (a loopback or a link address may well be routed otherwise); a node that tells
-no local route is reached through its interface addresses. Node i's route towards j is the longest match in i's
-table that covers the whole of j's first prefix for which i has any route. The route names an interface, a next
-hop, or both; each leads to one of i's links:
+where its customers' traffic goes (a loopback or a link address may well be routed otherwise); a node that
+tells no local route is reached through its interface addresses. Node i's route towards j is the longest
+match in i's table that covers the whole of j's first prefix for which i has any route. The route names an
+interface, a next hop, or both; each leads to one of i's links:
 
 1. the links on the route's interface; if there are several, the one whose far end owns the next hop;
 2. without a link there, the link to the node that owns the next hop's address.
 
-Of equal-cost routes the canonical first (lowest metric, next hop, interface) is taken. A row is recomputed when
-its device's table changed, a column when its node's prefixes changed; nothing else is touched.
+Of equal-cost routes the canonical first (lowest metric, next hop, interface) is taken. A row is recomputed
+when its device's table changed, a column when its node's prefixes changed; nothing else is touched.
 """
 
 from __future__ import annotations
@@ -119,9 +119,7 @@ class Routing:
             self._fill(device, self._stale_columns)
         self._stale_rows, self._stale_columns = set(), set()
 
-    def _fill(
-        self, device: str, nodes: set[str] | Mapping[str, object]
-    ) -> None:  # a keys view serves as a set
+    def _fill(self, device: str, nodes: Iterable[str]) -> None:
         table, row = self._tables[device], self._rows[device]
         for node in nodes:
             row.pop(node, None)

@@ -1,7 +1,8 @@
 """What a consumer of the state topic knows: rebuilt from keyframes and deltas, nothing else needed.
 
 A keyframe carries the topology; a delta names the version at which its topology last changed. A consumer
-that starts in the middle rewinds by the keyframe distance (6 messages) and skips deltas until the first keyframe.
+that starts in the middle rewinds by the keyframe distance (6 messages) and skips deltas until the first
+keyframe.
 """
 
 from __future__ import annotations

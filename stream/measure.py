@@ -1,0 +1,224 @@
+"""Flow and delay reports of one window → the traffic matrix and the measured delays over canonical paths.
+
+Theory
+------
+*Traffic.* A cell is traffic that entered at its exporter; it leaves at the node that owns the longest
+prefix around its destination. What came in on an interface that leads to another node was counted where it
+entered the network, so it is left out. A bin gives each window the share of its overlap, and an exporter's
+rates are what its bins gave divided by the time they covered. Two different reports of one exporter for one
+bin add up.
+
+*Delays.* A measurement belongs wholly to the window in which it ended. Measurements of one path by one
+method are merged, weighted by the packets they rest on. The same measurement read twice counts once, as
+last read. One-way delays by clocks known not to be synchronised are left out and flagged, and so are
+negative ones. A result read again after its window has closed is no news and is left out; so a device must
+be read at least once a window.
+
+Every function takes its reports in canonical order, so that sums are bitwise reproducible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.resolve import Resolver
+from twin.graph import DelayMeasurement, GraphState
+from twin.network import Traffic
+from twin.records import DelayMethod, DelayReport, Direction, FlowReport, PathDelay
+
+Flags = set[str]
+Window = tuple[int, int]  # [start, end) nanoseconds
+
+
+def overlap_share(start_ns: int, end_ns: int, window: Window) -> float:
+    """Which part of an interval lies in a window; an instant lies in one window wholly."""
+    if end_ns <= start_ns:
+        return float(window[0] <= start_ns < window[1])
+    return max(0, min(end_ns, window[1]) - max(start_ns, window[0])) / (end_ns - start_ns)
+
+
+def covered_ns(intervals: Iterable[Window], window: Window) -> int:
+    """How much of a window the union of intervals covers."""
+    total, reached = 0, window[0]
+    for start_ns, end_ns in sorted(intervals):
+        upto = min(end_ns, window[1])
+        total += max(0, upto - max(start_ns, reached))
+        reached = max(reached, upto)
+    return total
+
+
+# ------------------------------------------------------------------------------------------- traffic
+
+
+def traffic_of(
+    reports: Iterable[FlowReport], window: Window, graph: GraphState, resolver: Resolver, min_coverage: float
+) -> tuple[Traffic, Flags]:
+    """The traffic matrix of one window, and what is missing from it."""
+    flags: Flags = set()
+    by_exporter: dict[str, list[FlowReport]] = {}
+    for report in reports:
+        if overlap_share(report.start_ns, report.end_ns, window) > 0:
+            by_exporter.setdefault(report.device, []).append(report)
+    rates = np.zeros((2, resolver.path_count))
+    covered: set[int] = set()
+    unresolved = 0
+    for device in sorted(by_exporter):
+        mine = by_exporter[device]
+        share = covered_ns(((r.start_ns, r.end_ns) for r in mine), window) / (window[1] - window[0])
+        if share >= min_coverage:
+            covered.add(resolver.node(device))
+        seconds = (window[1] - window[0]) * 1e-9 * (share if share >= min_coverage else 1.0)
+        unresolved += _add_flows(
+            mine,
+            window,
+            resolver,
+            inner_interfaces=graph.inner_if_indices(device),
+            per_second=1 / seconds,
+            rates=rates,
+        )
+        flags |= _report_flags(mine)
+    flags |= {f"flows-missing:{node}" for i, node in enumerate(graph.nodes) if i not in covered}
+    if unresolved:
+        flags.add(f"flows-unresolved:{unresolved}")
+    return Traffic(bps=8 * rates[0], pps=rates[1]), flags
+
+
+def _add_flows(
+    reports: list[FlowReport],
+    window: Window,
+    resolver: Resolver,
+    *,
+    inner_interfaces: frozenset[int],
+    per_second: float,
+    rates: NDArray[np.float64],  # [2, P] octets/s and packets/s, added to
+) -> int:
+    """Add one exporter's flows; how many cells belong to no node."""
+    ingress = resolver.node(reports[0].device)
+    unresolved = 0
+    for report in reports:
+        weight = overlap_share(report.start_ns, report.end_ns, window) * per_second
+        for cell in report.cells:
+            egress = resolver.node(cell.destination)
+            if cell.ingress_interface in inner_interfaces or ingress == egress:
+                continue
+            if min(ingress, egress) < 0:
+                unresolved += 1
+            else:
+                path = resolver.path(ingress, egress)
+                rates[0, path] += cell.octets * weight
+                rates[1, path] += cell.packets * weight
+    return unresolved
+
+
+def _report_flags(reports: list[FlowReport]) -> Flags:
+    flags = {f"flows-lost:{report.device}" for report in reports if report.lost_records > 0}
+    return flags | {f"{flag}:{report.device}" for report in reports for flag in report.quality}
+
+
+# -------------------------------------------------------------------------------------------- delays
+
+
+@dataclass
+class _Sums:
+    """What one (method, direction) gave so far."""
+
+    weight: list[float]  # [P]
+    weighted_s: list[float]  # [P]
+    bits_weight: float = 0.0
+    bits: float = 0.0
+    destinations: int = 0
+
+
+@dataclass
+class MergedDelays:
+    """All delays of one window."""
+
+    planes: tuple[DelayMeasurement, ...] = ()
+    flags: Flags = field(default_factory=set)
+    probers: dict[str, int] = field(
+        default_factory=dict
+    )  # "DEVICE" that measured → end of its newest measurement
+
+
+_Identity = tuple[str, str, str, str, int, int, float]
+_Reading = tuple[int, PathDelay, DelayReport]
+
+
+def delays_of(reports: Iterable[DelayReport], window: Window, resolver: Resolver) -> MergedDelays:
+    """Merge what was measured in one window."""
+    merged = MergedDelays()
+    sums: dict[tuple[DelayMethod, Direction], _Sums] = {}
+    unresolved = 0
+    for _, (_, part, report) in sorted(_last_readings(reports, window).items(), key=lambda item: item[0]):
+        merged.probers[report.device] = max(part.end_ns, merged.probers.get(report.device, 0))
+        flaw = _flaw(part, report)
+        source, target = resolver.node(report.device), resolver.node(part.destination)
+        if flaw:
+            merged.flags.add(f"{flaw}:{report.device}")
+        elif min(source, target) < 0:
+            unresolved += 1
+        elif part.count > 0 and source != target:
+            size = resolver.path_count
+            key = (report.method, report.direction)
+            plane = sums.setdefault(key, _Sums([0.0] * size, [0.0] * size))
+            _add_delay(plane, part, resolver.path(source, target))
+    if unresolved:
+        merged.flags.add(f"delays-unresolved:{unresolved}")
+    merged.planes = tuple(
+        _measurement(method, direction, sums[method, direction]) for method, direction in sorted(sums)
+    )
+    return merged
+
+
+def _last_readings(reports: Iterable[DelayReport], window: Window) -> dict[_Identity, _Reading]:
+    """Every measurement that touches the window once, as it was last read."""
+    readings: dict[_Identity, _Reading] = {}
+    for report in reports:
+        for part in report.delays:
+            if window[0] < part.end_ns <= window[1]:
+                size = part.packet_bits or 0.0
+                identity = (
+                    report.device,
+                    report.method,
+                    report.direction,
+                    part.destination,
+                    part.start_ns,
+                    part.end_ns,
+                    size,
+                )
+                known = readings.get(identity)
+                if known is None or known[0] <= report.observed_at_ns:
+                    readings[identity] = (report.observed_at_ns, part, report)
+    return readings
+
+
+def _flaw(part: PathDelay, report: DelayReport) -> str:
+    if report.direction == "one-way" and part.clock_synchronised is False:
+        return "clock-unsynchronised"
+    if part.count > 0 and not (math.isfinite(part.mean_s) and part.mean_s >= 0):
+        return "clock-unsynchronised"
+    return ""
+
+
+def _add_delay(sums: _Sums, part: PathDelay, path: int) -> None:
+    sums.weight[path] += part.count
+    sums.weighted_s[path] += part.count * part.mean_s
+    if part.packet_bits is not None:
+        sums.bits_weight += part.count
+        sums.bits += part.count * part.packet_bits
+
+
+def _measurement(method: DelayMethod, direction: Direction, sums: _Sums) -> DelayMeasurement:
+    weight, weighted_s = np.array(sums.weight), np.array(sums.weighted_s)
+    return DelayMeasurement(
+        method=method,
+        direction=direction,
+        mean_s=np.divide(weighted_s, weight, out=np.zeros_like(weight), where=weight > 0),
+        count=weight,
+        packet_bits=round(sums.bits / sums.bits_weight, 3) if sums.bits_weight else None,
+    )

@@ -1,0 +1,203 @@
+"""Counters to rates: what crossed an interface between two polls, shared out to windows by time.
+
+Theory
+------
+Two consecutive samples of one device by one protocol bound an *interval*. What a counter advanced in it is
+spread evenly over it, so a window gets the share of its overlap; the window's rate is what it got divided
+by the time that intervals covered. An interface counts as measured when that is at least half of the
+window.
+
+An interval says nothing, and is flagged, when
+- ``reset:DEV``: sysUpTime went back or stayed behind (and not because it wrapped after 497 days),
+  snmpEngineBoots changed, the interface's ifCounterDiscontinuityTime changed (RFC 2863 section 3.1.5), or a
+  64-bit counter went back;
+- ``ambiguous-counters:DEV``: a 32-bit counter may have wrapped more than once at line rate, or went back
+  while the speed, without which a wrap cannot be told from a reset, is unknown;
+- ``implausible:DEV``: the rate would exceed the line rate by more than a tenth.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from twin.graph import InterfaceRates
+from twin.records import DeviceSample, InterfaceCounters
+
+_NS = 1e-9
+_LINE_RATE_MARGIN = 1.1  # counters and clock are read a little apart
+_UPTIME_WRAP_NS = 2**32 * 10_000_000  # TimeTicks: 32 bits of hundredths of a second
+_UPTIME_SLACK_NS = 30_000_000_000
+_PACKETS_BITS_MIN = 64 * 8  # the smallest frame: bounds packets by the line rate
+Flags = set[str]
+
+
+@dataclass(frozen=True)
+class RateRules:
+    """When an interval is used, and when a window is measured."""
+
+    min_coverage: float = 0.5
+    max_interval_ns: int = 120_000_000_000
+
+
+@dataclass
+class _Tally:
+    """What one interface gave to one window so far."""
+
+    covered_ns: int = 0
+    out_bits: float = 0.0
+    out_packets: float = 0.0
+    drops: float = 0.0
+    in_bits: float = 0.0
+    in_packets: float = 0.0
+
+    def rates(self) -> InterfaceRates:
+        seconds = self.covered_ns * _NS
+        amounts = (self.out_bits, self.out_packets, self.drops, self.in_bits, self.in_packets)
+        return InterfaceRates(*(amount / seconds for amount in amounts))
+
+
+def counter_advance(
+    before: int | None, after: int | None, bits: int, limit: float | None
+) -> int | str | None:
+    """How far a counter went, the name of the flaw that forbids to say, or None when it was not read.
+
+    ``limit`` is the most it can have gone at line rate; None when the speed is unknown.
+    """
+    if before is None or after is None:
+        return None
+    step = after - before
+    if bits < 64 and limit is not None and limit >= 2**bits:
+        return "ambiguous-counters"
+    if step < 0 and bits >= 64:
+        return "reset"
+    if step < 0 and limit is None:
+        return "ambiguous-counters"
+    if step < 0:
+        step += 2**bits
+        return step if limit is not None and step <= limit else "reset"
+    return step if limit is None or step <= limit else "implausible"
+
+
+def device_was_reset(before: DeviceSample, after: DeviceSample) -> bool:
+    """Whether the device restarted between two samples."""
+    if None not in (before.engine_boots, after.engine_boots) and before.engine_boots != after.engine_boots:
+        return True
+    if before.uptime_ns is None or after.uptime_ns is None:
+        return False
+    expected_ns = before.uptime_ns + after.observed_at_ns - before.observed_at_ns
+    if after.uptime_ns >= max(before.uptime_ns, expected_ns - _UPTIME_SLACK_NS):
+        return False
+    return abs(after.uptime_ns - (expected_ns - _UPTIME_WRAP_NS)) > _UPTIME_SLACK_NS
+
+
+def _advances(
+    before: InterfaceCounters, after: InterfaceCounters, seconds: float
+) -> tuple[float, float, float, float, float] | str | None:
+    """(out bits, out packets, drops, in bits, in packets) of an interval; or its flaw; or None: not read."""
+    if (
+        None not in (before.discontinuity_at_ns, after.discontinuity_at_ns)
+        and before.discontinuity_at_ns != after.discontinuity_at_ns
+    ):
+        return "reset"
+    speed = after.speed_bps or None
+    bits = min(before.counter_bits, after.counter_bits)
+    octets_limit = speed and speed * seconds / 8 * _LINE_RATE_MARGIN
+    packets_limit = speed and speed * seconds / _PACKETS_BITS_MIN * _LINE_RATE_MARGIN
+    found = [
+        counter_advance(before.out_octets, after.out_octets, bits, octets_limit),
+        counter_advance(before.out_packets, after.out_packets, bits, packets_limit),
+        counter_advance(before.in_octets, after.in_octets, bits, octets_limit),
+        counter_advance(before.in_packets, after.in_packets, bits, packets_limit),
+    ]
+    flaw = next((one for one in found if isinstance(one, str)), None)
+    if flaw is not None or found[0] is None:
+        return flaw
+    out_octets, out_packets, in_octets, in_packets = (one if isinstance(one, int) else 0 for one in found)
+    return 8.0 * out_octets, out_packets, _drops(before, after), 8.0 * in_octets, in_packets
+
+
+def _drops(before: InterfaceCounters, after: InterfaceCounters) -> float:
+    """ifOutDiscards is a Counter32 whatever the others are: from its upper half, a step back is a wrap."""
+    if before.out_discards is None or after.out_discards is None:
+        return 0.0
+    step = after.out_discards - before.out_discards
+    if step < 0 and before.out_discards >= 2**31:
+        step += 2**32
+    return float(max(step, 0))
+
+
+class CounterSeries:
+    """The samples of one device by one protocol that windows still need, in order of time."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[int, bytes, DeviceSample]] = []  # (time, digest, sample), sorted
+
+    @property
+    def samples(self) -> list[DeviceSample]:
+        """In canonical order."""
+        return [sample for _, _, sample in self._entries]
+
+    def add(self, sample: DeviceSample, digest: bytes) -> None:
+        """Take a sample in; polls that came out of order are put in order."""
+        insort(self._entries, (sample.observed_at_ns, digest, sample))
+
+    def before(self, end_ns: int) -> list[DeviceSample]:
+        """The samples from before an instant."""
+        return [sample for at_ns, _, sample in self._entries if at_ns < end_ns]
+
+    def prune(self, end_ns: int) -> None:
+        """Drop what no window after ``end_ns`` needs: all but the last sample up to it and what follows."""
+        first = sum(at_ns <= end_ns for at_ns, _, _ in self._entries)
+        del self._entries[: max(0, first - 1)]
+
+    def rates(self, start_ns: int, end_ns: int, rules: RateRules) -> tuple[dict[str, InterfaceRates], Flags]:
+        """The rates of every measured interface over a window, and what was wrong."""
+        tallies: dict[str, _Tally] = {}
+        flags: Flags = set()
+        for before, after in self._intervals(start_ns, end_ns, rules):
+            if device_was_reset(before, after):
+                flags.add(f"reset:{after.device}")
+            else:
+                _share_out(before, after, (start_ns, end_ns), tallies, flags)
+        enough_ns = rules.min_coverage * (end_ns - start_ns)
+        measured = {name: tally.rates() for name, tally in tallies.items() if tally.covered_ns >= enough_ns}
+        return measured, flags
+
+    def _intervals(
+        self, start_ns: int, end_ns: int, rules: RateRules
+    ) -> Iterator[tuple[DeviceSample, DeviceSample]]:
+        """The intervals that overlap a window, up to the first sample at or after its end."""
+        for (before_ns, _, before), (after_ns, _, after) in pairwise(self._entries):
+            if before_ns >= end_ns:
+                return
+            if after_ns > start_ns and 0 < after_ns - before_ns <= rules.max_interval_ns:
+                yield before, after
+
+
+def _share_out(
+    before: DeviceSample,
+    after: DeviceSample,
+    window: tuple[int, int],
+    tallies: dict[str, _Tally],
+    flags: Flags,
+) -> None:
+    length_ns = after.observed_at_ns - before.observed_at_ns
+    overlap_ns = min(after.observed_at_ns, window[1]) - max(before.observed_at_ns, window[0])
+    share = overlap_ns / length_ns
+    earlier = {interface.name: interface for interface in before.interfaces}
+    for interface in after.interfaces:
+        was = earlier.get(interface.name)
+        advances = _advances(was, interface, length_ns * _NS) if was is not None else None
+        if isinstance(advances, str):
+            flags.add(f"{advances}:{after.device}")
+        elif advances is not None:
+            tally = tallies.setdefault(interface.name, _Tally())
+            tally.covered_ns += overlap_ns
+            tally.out_bits += share * advances[0]
+            tally.out_packets += share * advances[1]
+            tally.drops += share * advances[2]
+            tally.in_bits += share * advances[3]
+            tally.in_packets += share * advances[4]
