@@ -87,7 +87,7 @@ def what_if(
 
 
 def links_named(network: Network, name: str) -> list[int]:
-    """Indices of the links that ``A->B``, ``A->B@eth3`` or ``A<->B`` names; TopologyError if there is none."""
+    """Indices of the links that ``A->B``, ``A->B@eth3`` or ``A<->B`` names; TopologyError if none."""
     left, both, right = name.partition("<->")
     wanted = {f"{left}->{right}", f"{right}->{left}"} if both else {name}
     found = [
