@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,20 @@ class RecordBatch:
     def _column(self, id: int) -> NDArray[np.generic] | None:
         names = self.records.dtype.names or ()
         return self.records[str(id)] if str(id) in names else None
+
+
+def join(batches: Sequence[RecordBatch]) -> RecordBatch:
+    """Batches of one template as one."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    ratios = [np.broadcast_to(np.asarray(batch.ratio, dtype=np.float64), len(batch)) for batch in batches]
+    return replace(
+        first,
+        records=np.concatenate([batch.records for batch in batches]),
+        variable={name: [v for b in batches for v in b.variable[name]] for name in first.variable},
+        ratio=np.concatenate(ratios),
+    )
 
 
 def _key(id: int, enterprise: int) -> str:

@@ -1,9 +1,9 @@
 """How many packets one sampled packet stands for (RFC 5477, RFC 7270).
 
-Exporters say it in option records, in one of five ways (nfdump #231, goflow2 #440), and a box may have several
-samplers (akvorado #89): each is kept under its selectorId (302) or samplerId (48). A data record that names its
-sampler gets that one's ratio; one that does not gets the ratio of its only sampler, and 1 where there are none
-or several.
+Exporters say it in option records, in one of five ways (nfdump #231, goflow2 #440), and a box may have
+several samplers (akvorado #89): each is kept under its selectorId (302) or samplerId (48). A data record that
+names its sampler gets that one's ratio; one that does not gets the ratio of its only sampler, and 1 where
+there are none or several.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ RFC 7011 section 3.2, one field specifier (the enterprise number only where E is
 
 A template whose fields all have a fixed length becomes one structured dtype: a data set is then read without
 a loop. Where a field is of variable length (65535) the records are walked one by one, and the fixed fields
-still end up in one structured array. Unsigned integers may be sent in fewer octets than their type has (section
-6.2, reduced-size encoding); odd sizes have no dtype and are widened when the column is asked for.
+still end up in one structured array. Unsigned integers may be sent in fewer octets than their type has
+(section 6.2, reduced-size encoding); odd sizes have no dtype and are widened when the column is asked for.
 """
 
 from __future__ import annotations
