@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ndtwin.config import Settings
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Configuration file.", show_default="ndtwin.toml, if there")
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file.", show_default="ndtwin.toml, if there"),
 ]
 RunDirOption = Annotated[
     str | None,
@@ -25,7 +26,9 @@ RunDirOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
-def settings_from(config: Path | None, run_dir: str | None = None, tables: Mapping[str, object] | None = None) -> Settings:
+def settings_from(
+    config: Path | None, run_dir: str | None = None, tables: Mapping[str, object] | None = None
+) -> Settings:
     """The configuration with what the command line overrides; None overrides nothing."""
     from ndtwin.config import load_settings
 

@@ -12,13 +12,25 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from ndtwin.commands.common import ConfigOption, JsonOption, RunDirOption, print_json, say, settings_from, stop_on_signals
+from ndtwin.commands.common import (
+    ConfigOption,
+    JsonOption,
+    RunDirOption,
+    print_json,
+    say,
+    settings_from,
+    stop_on_signals,
+)
 from twin.errors import UsageError
 
-WindowOption = Annotated[float | None, typer.Option("--window", help="Length of a window in seconds.", show_default="10")]
+WindowOption = Annotated[
+    float | None, typer.Option("--window", help="Length of a window in seconds.", show_default="10")
+]
 TopologyOption = Annotated[
     str | None,
-    typer.Option("--topology", help="nsfnet, geant2, gbn, power_law:N or a GraphML file.", show_default="nsfnet"),
+    typer.Option(
+        "--topology", help="nsfnet, geant2, gbn, power_law:N or a GraphML file.", show_default="nsfnet"
+    ),
 ]
 
 
@@ -36,8 +48,12 @@ def up(
     window: WindowOption = None,
     port: Annotated[int | None, typer.Option(help="Of the page.", show_default="8080")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No screen; lines on stderr.")] = False,
-    for_s: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.", metavar="SECONDS")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the loop's figures here at the end (JSON).")] = None,
+    for_s: Annotated[
+        float | None, typer.Option("--for", help="Stop after so many seconds.", metavar="SECONDS")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the loop's figures here at the end (JSON).")
+    ] = None,
 ) -> None:
     """Run everything on this machine: broker, lab, collectors, stream, twin, detection, archive, API and page.
 
@@ -51,7 +67,9 @@ def up(
     tables = {"lab": {"topology": topology}, "pipeline": {"window_s": window}, "serve": {"port": port}}
     settings = settings_from(config, run_dir, tables)
     stop = stop_on_signals()
-    say(f"starting; page at http://{settings.serve.host}:{settings.serve.port}, logs in {settings.run_path / 'logs'}")
+    say(
+        f"starting; page at http://{settings.serve.host}:{settings.serve.port}, logs in {settings.run_path / 'logs'}"
+    )
     with running_loop(settings, say if headless else lambda _line: None, stop) as loop:
         end_s = time.monotonic() + for_s if for_s else float("inf")
         with nullcontext() if headless else Live(refresh_per_second=2) as live:
@@ -70,11 +88,17 @@ def up(
 
 
 def drill(
-    fault: Annotated[str, typer.Argument(help="One of `ndtwin lab fault list`, such as link-delay or link-capacity.")],
+    fault: Annotated[
+        str, typer.Argument(help="One of `ndtwin lab fault list`, such as link-delay or link-capacity.")
+    ],
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
-    target: Annotated[str | None, typer.Option(help="Link A->B or node A.", show_default="the fault's own")] = None,
-    magnitude: Annotated[float | None, typer.Option(help="In the fault's own unit.", show_default="the fault's own")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Link A->B or node A.", show_default="the fault's own")
+    ] = None,
+    magnitude: Annotated[
+        float | None, typer.Option(help="In the fault's own unit.", show_default="the fault's own")
+    ] = None,
     topology: TopologyOption = None,
     window: WindowOption = None,
     as_json: JsonOption = False,
@@ -102,7 +126,9 @@ def drill(
     raise typer.Exit(0 if result.passed else 1)
 
 
-def merge(first: Mapping[str, Mapping[str, object]], second: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:
+def merge(
+    first: Mapping[str, Mapping[str, object]], second: Mapping[str, Mapping[str, object]]
+) -> dict[str, dict[str, object]]:
     """Two sets of overrides, table by table; the second wins."""
     return {name: {**first.get(name, {}), **second.get(name, {})} for name in {*first, *second}}
 
@@ -118,5 +144,3 @@ def doctor(config: ConfigOption = None, run_dir: RunDirOption = None, as_json: J
         for finding in findings:
             print(finding.line())
     raise typer.Exit(1 if any(finding.level == "missing" for finding in findings) else 0)
-
-

@@ -35,5 +35,7 @@ def parse_time_ns(text: str, option: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{option} {text!r}: give a time such as 2026-01-31T12:00:00 or 1769860800") from None
+        raise UsageError(
+            f"{option} {text!r}: give a time such as 2026-01-31T12:00:00 or 1769860800"
+        ) from None
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
