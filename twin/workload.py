@@ -181,6 +181,7 @@ class Modulated:
 
 
 Arrivals = Poisson | Cbr | OnOff | Mmpp | Modulated
+POISSON = Poisson()
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Flow:
     destination: int
     pps: float
     sizes: PacketSizes
-    arrivals: Arrivals = Poisson()
+    arrivals: Arrivals = POISSON
 
     def __post_init__(self) -> None:
         check_not_negative(f"rate of flow {self.source}->{self.destination}", self.pps, "packets/s")
