@@ -11,6 +11,8 @@ the Unix epoch here. Only whether it moved matters, and the stream compares samp
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from ncclient.transport.errors import AuthenticationError, SSHUnknownHostError
 from paramiko import HostKeys, SSHException  # type: ignore[import-untyped]  # ships no types
 
 from collectors.inventory import Credentials, Device, Inventory
-from twin.errors import DecodeError, DeviceError
+from twin.errors import DecodeError, DeviceError, NdtwinError
 from twin.records import DeviceSample, InterfaceCounters
 
 NAMESPACE = "urn:ietf:params:xml:ns:yang:ietf-interfaces"
@@ -118,6 +120,7 @@ class NetconfPoller:
     timeout_s: float
     clock: Callable[[], int]
     _session: Any = None
+    _socket: socket.socket | None = None
 
     @classmethod
     def of(
@@ -150,25 +153,38 @@ class NetconfPoller:
             interfaces=found,
         )
 
+    def cut(self) -> None:
+        """Break the connection from another thread: whatever ``sample`` waits for fails at once."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # not connected any more
+                self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End the session, whatever state it is in."""
         session, self._session = self._session, None
+        self.cut()
         if session is not None:
-            session._session.close()
+            session._session.close()  # close_session would first wait for the device's consent
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _open(self) -> Any:
         if self._session is not None and self._session.connected:
             return self._session
         self.close()
         assert self.device.netconf is not None
-        password = self.credentials.password
+        password, host_key = self.credentials.password, self._host_key()
+        where = (self.device.address, self.device.netconf.port)
+        self._socket = socket.create_connection(where, self.timeout_s)
         self._session = manager.connect_ssh(
-            host=self.device.address,
-            port=self.device.netconf.port,
+            host=where[0],
+            port=where[1],
+            sock=self._socket,
             username=self.credentials.username,
             password=None if password is None else password.reveal(),
             key_filename=None if self.key_file is None else str(self.key_file),
-            hostkey_b64=self._host_key(),
+            hostkey_b64=host_key,
             allow_agent=False,
             look_for_keys=False,
             timeout=self.timeout_s,
@@ -195,9 +211,9 @@ class NetconfPoller:
 
 def _plain(error: Exception, poller: NetconfPoller) -> Exception:
     """What ncclient and paramiko raise → silent (TimeoutError) or refused (DeviceError), in one line."""
-    if isinstance(error, DeviceError | DecodeError | TimeoutError):
+    if isinstance(error, NdtwinError | TimeoutError):
         return error
-    if isinstance(error, TimeoutExpiredError) or str(error).startswith("Could not open socket"):
+    if isinstance(error, TimeoutExpiredError | ConnectionRefusedError):
         return TimeoutError()
     if isinstance(error, SSHUnknownHostError):
         return DeviceError(

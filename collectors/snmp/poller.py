@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from collectors.snmp import tables as t
-from collectors.snmp.engine import MAX_REPETITIONS, SnmpEngine, Value
+from collectors.snmp.engine import MAX_REPETITIONS, SnmpEngine
 from collectors.snmp.interfaces import TICK_NS, interface_names, interfaces, needs_32
 from collectors.snmp.ping import ping_delays
 from collectors.snmp.rttmon import Delays, Operation, delays, operations
@@ -24,37 +24,36 @@ Clock = Callable[[], int]  # nanoseconds since the epoch
 
 @dataclass
 class SnmpPoller:
-    """Reads one device; holds what must be remembered between two polls of it."""
+    """Reads one device; holds what must be remembered between two polls of it.
+
+    Topology is read over a connection of its own: a long routing table must not hold the counters up.
+    """
 
     network: str
     device: str
     engine: SnmpEngine
+    topology_engine: SnmpEngine
     clock: Clock
-    stamps: Mapping[str, int | None] = field(default_factory=dict)  # as of the last topology read
-    _names: Mapping[int, str] = field(default_factory=dict)
+    moved: bool = False  # a change stamp has moved between the last two samples
+    _stamps: Mapping[str, int | None] = field(default_factory=dict)
     _operations: tuple[Operation, ...] = ()
     _pings: bool = False
     _runs: dict[str, Mapping[t.Index, int]] = field(default_factory=dict)
-    _seen_stamps: Mapping[str, int | None] = field(default_factory=dict)
-
-    @property
-    def topology_moved(self) -> bool:
-        """A change stamp has moved since the topology was read (or it never was)."""
-        return self.stamps != self._seen_stamps or not self.stamps
 
     async def sample(self) -> DeviceSample:
         """One poll of the counters and states of all interfaces."""
         begin = time.perf_counter()
         system = await self._scalars({**t.SYSTEM, **t.CHANGE_STAMPS})
-        self._seen_stamps = {name: system[name] for name in t.CHANGE_STAMPS}
+        stamps = {name: system[name] for name in t.CHANGE_STAMPS}
+        self.moved = bool(self._stamps) and stamps != self._stamps
+        self._stamps = stamps
         before_ns = self.clock()
-        counters = await self._columns(t.INTERFACE_COUNTERS)
+        counters = await _columns(self.engine, t.INTERFACE_COUNTERS)
         observed_at_ns = (before_ns + self.clock()) // 2
-        state = await self._columns(t.INTERFACE_STATE)
+        state = await _columns(self.engine, t.INTERFACE_STATE)
         if not state.get("oper"):
             raise DeviceError("the agent shows no ifTable: allow 1.3.6.1.2.1 in its view")
-        self._names = interface_names(state)
-        old = await self._columns(t.INTERFACE_COUNTERS_32) if needs_32(state, counters) else {}
+        old = await _columns(self.engine, t.INTERFACE_COUNTERS_32) if needs_32(state, counters) else {}
         found = interfaces(state, counters, old)
         return DeviceSample(
             network=self.network,
@@ -70,18 +69,15 @@ class SnmpPoller:
 
     async def topology(self) -> DeviceTopology:
         """Neighbours, addresses and routes; also refreshes what is known of the probes."""
-        stamps = await self._scalars(t.CHANGE_STAMPS)
-        state = await self._columns(t.INTERFACE_NAMES)
-        names = interface_names(state)
-        lldp = await self._columns(t.LLDP)
-        table = await self._columns(t.ADDRESSES)
-        found = addresses(table, names)
+        engine = self.topology_engine
+        names = interface_names(await _columns(engine, t.INTERFACE_NAMES))
+        lldp = await _columns(engine, t.LLDP)
+        found = addresses(await _columns(engine, t.ADDRESSES), names)
         if not found:
-            found = addresses_old(await self._columns(t.ADDRESSES_OLD), names)
-        forwarding = routes(await self._columns(t.ROUTES), names)
-        self._operations = operations(await self._columns(t.RTTMON_ADMIN))
-        self._pings = bool(await self.engine.walk(t.PING["sent"]))
-        self.stamps = self._seen_stamps = stamps
+            found = addresses_old(await _columns(engine, t.ADDRESSES_OLD), names)
+        forwarding = routes(await _columns(engine, t.ROUTES), names)
+        self._operations = operations(await _columns(engine, t.RTTMON_ADMIN))
+        self._pings = bool(await engine.walk(t.PING["sent"]))
         return DeviceTopology(
             network=self.network,
             device=self.device,
@@ -98,21 +94,29 @@ class SnmpPoller:
         if self._operations:
             uptime = (await self._scalars({"uptime": t.UPTIME}))["uptime"] or 0
             now_ns = self.clock()
-            latest = await self._columns(t.RTTMON_JITTER)
+            latest = await self._settled(await _columns(self.engine, t.RTTMON_JITTER))
             seen = self._runs.get("rttmon", {})
             fresh = delays(self._operations, latest, uptime_ticks=uptime, observed_at_ns=now_ns, seen=seen)
             found += self._reports("rttmon", fresh, now_ns)
         if self._pings:
             now_ns = self.clock()
             seen = self._runs.get("disman-ping", {})
-            fresh = ping_delays(await self._columns(t.PING), observed_at_ns=now_ns, seen=seen)
+            fresh = ping_delays(await _columns(self.engine, t.PING), observed_at_ns=now_ns, seen=seen)
             found += self._reports("disman-ping", fresh, now_ns)
         return found
+
+    async def _settled(self, latest: t.MutableColumns) -> t.Columns:
+        """Leave out the operations that finished while their rows were read: half old, half new."""
+        oid = t.RTTMON_JITTER["completed"]
+        again = t.column_of(oid, await self.engine.walk(oid))
+        before = latest["completed"]
+        latest["completed"] = {index: at for index, at in before.items() if again.get(index) == at}
+        return latest
 
     def _reports(self, method: DelayMethod, fresh: Delays, now_ns: int) -> list[DelayReport]:
         self._runs[method] = fresh.runs
         found = []
-        if fresh.one_way:
+        if fresh.one_way or not fresh.round_trip:  # no news is told too: somebody waits for it
             found.append(self._report(method, fresh.one_way, now_ns, one_way=True))
         if fresh.round_trip:
             found.append(self._report(method, fresh.round_trip, now_ns, one_way=False))
@@ -136,11 +140,12 @@ class SnmpPoller:
         found = await self.engine.get(list(table.values()))
         return {name: t.integer(found.get(oid)) for name, oid in table.items()}
 
-    async def _columns(self, table: t.ColumnTable) -> dict[str, dict[t.Index, Value]]:
-        first, *others = table.values()
-        walks = {first: await self.engine.walk(first)}
-        if walks[first]:
-            repetitions = min(len(walks[first]) + 1, MAX_REPETITIONS)
-            for oid in others:
-                walks[oid] = await self.engine.walk(oid, repetitions)
-        return t.columns_of(table, walks)
+
+async def _columns(engine: SnmpEngine, table: t.ColumnTable) -> t.MutableColumns:
+    first, *others = table.values()
+    walks = {first: await engine.walk(first)}
+    if walks[first]:
+        repetitions = min(len(walks[first]) + 1, MAX_REPETITIONS)
+        for oid in others:
+            walks[oid] = await engine.walk(oid, repetitions)
+    return t.columns_of(table, walks)

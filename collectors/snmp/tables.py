@@ -13,6 +13,7 @@ from collectors.snmp.engine import Value, Varbind
 
 Index = tuple[int, ...]
 Columns = Mapping[str, Mapping[Index, Value]]
+MutableColumns = dict[str, dict[Index, Value]]
 ColumnTable = Mapping[str, str]  # name → OID
 
 _IF = "1.3.6.1.2.1.2.2.1"  # ifEntry, RFC 2863
@@ -133,7 +134,7 @@ def column_of(oid: str, varbinds: Iterable[Varbind]) -> dict[Index, Value]:
     return {tuple(map(int, name[skip:].split("."))): value for name, value in varbinds}
 
 
-def columns_of(table: ColumnTable, walks: Mapping[str, Iterable[Varbind]]) -> dict[str, dict[Index, Value]]:
+def columns_of(table: ColumnTable, walks: Mapping[str, Iterable[Varbind]]) -> MutableColumns:
     """The walks of a column table (OID → varbinds) → named columns."""
     return {name: column_of(oid, walks[oid]) for name, oid in table.items() if oid in walks}
 

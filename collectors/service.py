@@ -1,0 +1,166 @@
+"""All collectors of one inventory, in one event loop.
+
+``run_collectors`` makes a task of every target (a device by a protocol) and one of the IPFIX listener, and
+ends when told to. Trouble with a device stays with that device; trouble with ourselves (an exception that
+nobody expected) ends everything, visibly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import structlog
+
+from collectors.inventory import Device, Inventory
+from collectors.inventory import annotations as link_annotations
+from collectors.listener import IpfixListener
+from collectors.netconf import NetconfPoller
+from collectors.schedule import DEADLINE
+from collectors.snmp.open import RETRIES, open_engine
+from collectors.snmp.poller import SnmpPoller
+from collectors.snmp.pysnmp_engine import PysnmpEngines
+from collectors.stats import CollectorStats
+from collectors.targets import LOG, Emit, NetconfWork, SnmpWork, Target
+from twin.records import Record
+
+MAX_THREADS = 256  # NETCONF targets beyond this wait for one another
+_ANNOTATIONS_S = 300.0  # sent again, for consumers that start from a short log
+
+
+@dataclass(frozen=True)
+class Periods:
+    """How often what is read."""
+
+    poll_s: float = 5.0
+    netconf_s: float = 15.0
+    topology_s: float = 30.0
+    bin_s: float = 5.0
+
+
+async def run_collectors(
+    inventory: Inventory,
+    emit: Emit,
+    *,
+    poll_s: float = 5.0,
+    window_s: float = 10.0,
+    stop: asyncio.Event,
+    stats: CollectorStats | None = None,
+    netconf_s: float = 15.0,
+    topology_s: float = 30.0,
+    clock: Callable[[], int] = time.time_ns,
+) -> None:
+    """Collect from every device of the inventory until ``stop`` is set. ``emit`` must not block."""
+    stats = stats if stats is not None else CollectorStats()
+    periods = Periods(poll_s=poll_s, netconf_s=netconf_s, topology_s=topology_s, bin_s=window_s / 2)
+    crew = _Crew(inventory, emit, stats, periods, clock)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in crew.work()]
+            structlog.get_logger(LOG).info(
+                "collecting", network=inventory.network, devices=len(inventory.devices), tasks=len(tasks)
+            )
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+    finally:
+        crew.close()
+
+
+class _Crew:
+    """Everything that runs for one inventory."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        emit: Emit,
+        stats: CollectorStats,
+        periods: Periods,
+        clock: Callable[[], int],
+    ) -> None:
+        self._inventory = inventory
+        self._emit_to = emit
+        self._stats = stats
+        self._periods = periods
+        self._clock = clock
+        self._shared = PysnmpEngines()
+        self._pollers: list[NetconfPoller] = []
+        netconf = sum(device.netconf is not None for device in inventory.devices)
+        self._pool = ThreadPoolExecutor(min(max(netconf, 1), MAX_THREADS), "netconf")
+        # Their tracebacks say at length what our one line says.
+        for chatty in ("ncclient", "paramiko"):
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+    def work(self) -> list[Coroutine[None, None, None]]:
+        """One coroutine for each task."""
+        found = [self._annotate()]
+        for device in self._inventory.devices:
+            if device.snmp is not None:
+                found += [target.run() for target in self._snmp(device)]
+            if device.netconf is not None:
+                found.append(self._netconf(device).run())
+        if self._inventory.ipfix is not None:
+            found.append(self._listener().run(self._inventory.ipfix.endpoint))
+        return found
+
+    def close(self) -> None:
+        """Let go of sockets and threads."""
+        for poller in self._pollers:
+            poller.cut()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for poller in self._pollers:
+            poller.close()
+        self._shared.close()
+
+    def _emit(self, record: Record) -> None:
+        self._stats.records += 1
+        self._emit_to(record)
+
+    def _snmp(self, device: Device) -> tuple[Target, Target]:
+        """Counters and delays, and topology beside them."""
+        # Every attempt of the first request must fit into the deadline, or one lost datagram fails the poll.
+        timeout_s = min(1.0, DEADLINE * self._periods.poll_s / (RETRIES + 2))
+        engines = [open_engine(self._inventory, device, self._shared, timeout_s=timeout_s) for _ in range(2)]
+        poller = SnmpPoller(self._inventory.network, device.name, engines[0], engines[1], self._clock)
+        moved = asyncio.Event()
+        work = SnmpWork(poller, self._emit, moved)
+        counters = self._target(device, "snmp", self._periods.poll_s, work.poll)
+        topology = self._target(device, "snmp-topology", self._periods.topology_s, work.poll_topology)
+        return counters, replace(topology, announces=False, wake=moved)
+
+    def _netconf(self, device: Device) -> Target:
+        timeout_s = DEADLINE * self._periods.netconf_s
+        poller = NetconfPoller.of(self._inventory, device, timeout_s=timeout_s, clock=self._clock)
+        self._pollers.append(poller)
+        work = NetconfWork(poller, self._emit, self._pool, tells_events=device.snmp is None)
+        return self._target(device, "netconf", self._periods.netconf_s, work.poll)
+
+    def _target(
+        self, device: Device, protocol: str, period_s: float, poll: Callable[[], Awaitable[None]]
+    ) -> Target:
+        return Target(
+            network=self._inventory.network,
+            device=device.name,
+            protocol=protocol,
+            period_ns=int(period_s * 1e9),
+            poll=poll,
+            emit=self._emit,
+            stats=self._stats,
+            clock=self._clock,
+        )
+
+    def _listener(self) -> IpfixListener:
+        devices = {device.address: device.name for device in self._inventory.devices if device.ipfix}
+        bin_ns = int(self._periods.bin_s * 1e9)
+        return IpfixListener(
+            self._inventory.network, devices, self._emit, self._stats, bin_ns=bin_ns, clock=self._clock
+        )
+
+    async def _annotate(self) -> None:
+        while True:
+            self._emit(link_annotations(self._inventory, self._clock()))
+            await asyncio.sleep(_ANNOTATIONS_S)

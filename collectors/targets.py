@@ -1,0 +1,202 @@
+"""The loops: one asyncio task a target, which polls on time, judges the answer and tells what changed.
+
+A target is one protocol of one device. Targets share nothing but the event loop (and NETCONF's thread pool,
+which has a thread for each), so a silent one delays nobody. Its deadline is shorter than its period.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from collectors import schedule
+from collectors.netconf import NetconfPoller
+from collectors.snmp.poller import SnmpPoller
+from collectors.stats import CollectorStats
+from twin.errors import DecodeError, DeviceError, InventoryError
+from twin.records import DeviceSample, NetworkEvent, Record
+
+Emit = Callable[[Record], None]
+Clock = Callable[[], int]
+LOG = "ndtwin.collect"
+
+
+@dataclass
+class InterfaceWatch:
+    """Compares a device's samples: links that went down or came up, and restarts."""
+
+    up: dict[str, bool] = field(default_factory=dict)
+    uptime_ns: int | None = None
+
+    def events(self, sample: DeviceSample) -> list[NetworkEvent]:
+        """What changed since the sample before; nothing at the first."""
+        found = [
+            _event(sample, "link-up" if one.oper_up else "link-down", interface=one.name)
+            for one in sample.interfaces
+            if self.up.get(one.name, one.oper_up) != one.oper_up
+        ]
+        if sample.uptime_ns is not None and sample.uptime_ns < (self.uptime_ns or 0):
+            found.append(_event(sample, "cold-start", detail=f"sysUpTime {sample.uptime_ns / 1e9:.0f} s"))
+        self.up = {one.name: one.oper_up for one in sample.interfaces}
+        self.uptime_ns = sample.uptime_ns
+        return found
+
+
+def _event(sample: DeviceSample, kind: str, *, interface: str = "", detail: str = "") -> NetworkEvent:
+    return NetworkEvent(
+        network=sample.network,
+        device=sample.device,
+        observed_at_ns=sample.observed_at_ns,
+        kind=kind,
+        interface=interface,
+        detail=detail,
+    )
+
+
+@dataclass
+class Target:
+    """One device by one protocol, polled for ever."""
+
+    network: str
+    device: str
+    protocol: str
+    period_ns: int
+    poll: Callable[[], Awaitable[None]]
+    emit: Emit
+    stats: CollectorStats
+    clock: Clock
+    announces: bool = True  # silence is told as an event; false where another target of the device tells it
+    wake: asyncio.Event = field(default_factory=asyncio.Event)  # set: poll now
+    health: schedule.Health = field(default_factory=schedule.Health)
+
+    @property
+    def name(self) -> str:
+        """``DEVICE/PROTOCOL``."""
+        return f"{self.device}/{self.protocol}"
+
+    async def run(self) -> None:
+        """Poll at once, and then on the grid, until cancelled."""
+        offset = schedule.offset_ns(self.name, self.period_ns)
+        await asyncio.sleep(offset / 1e9)  # at the start too, not all at one instant
+        while True:
+            await self._once()
+            now_ns = self.clock()
+            due_ns = schedule.next_poll_ns(now_ns, self.period_ns, offset, self.health.failures)
+            await self._sleep((due_ns - now_ns) / 1e9)
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.wake.wait()
+        self.wake.clear()
+
+    async def _once(self) -> None:
+        begin = time.perf_counter()
+        deadline_s = schedule.DEADLINE * self.period_ns / 1e9
+        self.stats.polls += 1
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self.poll()
+        except TimeoutError:
+            self._timed_out(deadline_s)
+        except (DeviceError, DecodeError, InventoryError) as error:
+            self._refused(str(error))
+        else:
+            self._succeeded()
+        self.stats.last_duration_s[self.name] = time.perf_counter() - begin
+
+    def _succeeded(self) -> None:
+        was_silent = self.health.silent
+        if self.health.succeeded():
+            self._log().info("device answers again")
+        if was_silent:
+            self.stats.silent.discard(self.name)
+            self._tell("device-back")
+
+    def _timed_out(self, deadline_s: float) -> None:
+        self.stats.timeouts += 1
+        if self.health.timed_out():
+            self.stats.silent.add(self.name)
+            self._log().warning("device is silent", within_s=deadline_s)
+            self._tell("device-silent", f"{self.protocol}: no answer within {deadline_s:g} s, twice")
+
+    def _refused(self, complaint: str) -> None:
+        self.stats.errors += 1
+        if self.health.refused(complaint):
+            self._log().warning("device cannot be read", reason=complaint)
+            self._tell("device-refuses", f"{self.protocol}: {complaint}")
+
+    def _tell(self, kind: str, detail: str = "") -> None:
+        if self.announces:
+            event = NetworkEvent(
+                network=self.network,
+                device=self.device,
+                observed_at_ns=self.clock(),
+                kind=kind,
+                detail=detail or self.protocol,
+            )
+            self.emit(event)
+
+    def _log(self) -> Any:
+        return structlog.get_logger(LOG).bind(device=self.device, protocol=self.protocol)
+
+
+@dataclass
+class SnmpWork:
+    """What one SNMP poll does: counters and delays. When something moved, topology is asked for at once."""
+
+    poller: SnmpPoller
+    emit: Emit
+    topology_moved: asyncio.Event
+    watch: InterfaceWatch = field(default_factory=InterfaceWatch)
+
+    async def poll(self) -> None:
+        """One poll of the device."""
+        sample = await self.poller.sample()
+        self.emit(sample)
+        events = self.watch.events(sample)
+        for event in events:
+            self.emit(event)
+        if events or self.poller.moved:
+            self.topology_moved.set()
+        for report in await self.poller.delays():
+            self.emit(report)
+
+    async def poll_topology(self) -> None:
+        """One reading of neighbours, addresses and routes."""
+        self.emit(await self.poller.topology())
+
+
+@dataclass
+class NetconfWork:
+    """What one NETCONF poll does, in a thread. One that misses its deadline is cut off, never doubled."""
+
+    poller: NetconfPoller
+    emit: Emit
+    pool: ThreadPoolExecutor
+    tells_events: bool = True  # false where SNMP watches the same device
+    watch: InterfaceWatch = field(default_factory=InterfaceWatch)
+    _running: asyncio.Future[DeviceSample] | None = None
+
+    async def poll(self) -> None:
+        """One poll; the thread of the one before must have ended."""
+        if self._running is not None and not self._running.done():
+            raise TimeoutError
+        running = asyncio.get_running_loop().run_in_executor(self.pool, self.poller.sample)
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if late
+        self._running = running
+        try:
+            sample = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.poller.cut()
+            raise
+        self.emit(sample)
+        for event in self.watch.events(sample) if self.tells_events else []:
+            self.emit(event)
