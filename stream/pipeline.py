@@ -108,7 +108,8 @@ class NetworkPipeline:
     def on_time(self, now_ns: int) -> list[Record]:
         """The log's clock moved; windows that it lets close go out. It never moves back."""
         self._now_ns = max(now_ns, self._now_ns)
-        return [update for _, network in sorted(self._networks.items()) for update in self._close_due(network)]
+        networks = (network for _, network in sorted(self._networks.items()))
+        return [update for network in networks for update in self._close_due(network)]
 
     def _close_due(self, network: NetworkWindows) -> list[Record]:
         updates: list[Record] = list(network.close_due(self._now_ns))

@@ -53,6 +53,7 @@ class _Checkpoint(msgspec.Struct, array_like=True):
     format: int
     clock_ns: int
     offsets: dict[str, int]
+    timestamps_ns: dict[str, int]
     snapshot: bytes
 
 
@@ -65,8 +66,9 @@ class PartitionRunner:
         self.clock_ns = 0
         self.offsets = dict.fromkeys(topics, 0)  # next offset to process
         self.metrics: dict[str, float] = {"consumed": 0, "dead_letters": 0}
+        self._timestamps_ns = dict.fromkeys(self.offsets, 0)  # newest processed
         self._read = dict(self.offsets)  # next offset to be fed
-        self._newest_ns = dict.fromkeys(self.offsets, 0)
+        self._newest_ns = dict(self._timestamps_ns)  # newest fed
         self._waiting: dict[str, deque[Message]] = {topic: deque() for topic in self.offsets}
         self._fed_at_ns = 0
 
@@ -85,7 +87,7 @@ class PartitionRunner:
         return True
 
     def step(self, at_end: Callable[[str, int], bool], wall_ns: int | None = None) -> list[Record]:
-        """Release what may be released; ``at_end(topic, next_offset)`` tells whether a topic has more to read.
+        """Release what may be released; ``at_end(topic, next_offset)`` tells that a topic has no more.
 
         Without a wall clock (a replay) there is no grace, no stall and no idle time.
         """
@@ -130,6 +132,7 @@ class PartitionRunner:
             self.metrics["dead_letters"] += 1
             outputs.append(self._dead_letter(message, str(error)))
         self.offsets[message.topic] = message.offset + 1
+        self._timestamps_ns[message.topic] = message.timestamp_ns
         return outputs
 
     def _tick(self, clock_ns: int) -> list[Record]:
@@ -149,8 +152,14 @@ class PartitionRunner:
 
     def checkpoint(self) -> bytes:
         """All state and what it has seen."""
-        offsets = dict(sorted(self.offsets.items()))
-        return msgspec.msgpack.encode(_Checkpoint(_FORMAT, self.clock_ns, offsets, self.processor.snapshot()))
+        state = _Checkpoint(
+            format=_FORMAT,
+            clock_ns=self.clock_ns,
+            offsets=dict(sorted(self.offsets.items())),
+            timestamps_ns=dict(sorted(self._timestamps_ns.items())),
+            snapshot=self.processor.snapshot(),
+        )
+        return msgspec.msgpack.encode(state)
 
     def restore(self, blob: bytes) -> None:
         """Become what :meth:`checkpoint` described; DecodeError when it is damaged or of another release."""
@@ -163,4 +172,5 @@ class PartitionRunner:
         self.processor.restore(state.snapshot)
         self.clock_ns = state.clock_ns
         self.offsets |= state.offsets
-        self._read = dict(self.offsets)
+        self._timestamps_ns |= state.timestamps_ns
+        self._read, self._newest_ns = dict(self.offsets), dict(self._timestamps_ns)
