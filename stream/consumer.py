@@ -14,7 +14,8 @@ Facts about the embedded broker that shape this file
   of a fetch, which is right.
 - It forgets its log when it restarts, and a fetch from beyond the end is answered with nothing at all. So
   the reader compares the cluster's identity every two seconds (:func:`stream.client.cluster_id`); when it
-  changed, it drops what it has buffered and begins again at the start of every partition, and ``epoch`` changes.
+  changed, it drops what it has buffered and begins again at the start of every partition, under a new
+  ``epoch``.
 """
 
 from __future__ import annotations
@@ -122,15 +123,16 @@ class Reader:
                 raise PeerError(f"{', '.join(self._topics)}: end not reached within {timeout_s:g} s")
             yield from self.poll()
 
-    def commit(self, next_offsets: dict[Place, int]) -> None:
-        """Store where the group goes on; raises when the broker did not take it."""
-        offsets = [
-            TopicPartition(topic, partition, offset) for (topic, partition), offset in next_offsets.items()
-        ]
+    def commit(self, next_offsets: dict[Place, int]) -> bool:
+        """Store where the group goes on; False when the broker did not take it: duplicates may follow."""
+        offsets = [TopicPartition(*place, offset) for place, offset in next_offsets.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            raise PeerError(f"group {self._group}: offsets not committed ({error.args[0].str()})") from error
+            reason = error.args[0].str()
+            _LOG.warning("offsets not committed: duplicates may follow", group=self._group, reason=reason)
+            return False
+        return True
 
     @property
     def owned(self) -> frozenset[Place]:
@@ -199,9 +201,9 @@ class Reader:
             return
         _LOG.warning("the broker came back empty: reading from its beginning", before=self.epoch, now=epoch)
         self.epoch = epoch
+        self._rewind = None  # in the new log everything is news
         self._ends.clear()
-        beginnings = [TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in self._owned]
-        self._consumer.assign(beginnings)
+        self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self._owned])
 
     # ------------------------------------------------------------------ messages
 
@@ -240,7 +242,7 @@ def _settings(bootstrap: str, group: str | None) -> dict[str, Any]:
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 50,  # the embedded broker wakes no waiting fetch: 12 ms, not 120 ms
-            "session.timeout.ms": 10_000,
+            "session.timeout.ms": 6_000,  # so long a killed member holds its partitions; the least allowed
             "fetch.message.max.bytes": 4 << 20,
         },
     )

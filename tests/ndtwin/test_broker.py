@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from topics_seen import messages_in
 
 from ndtwin.broker import CARRIED, EmbeddedBroker, carry_over
 from stream.admin import ensure_topics
@@ -50,11 +51,6 @@ def alert(fingerprint: str, updated_at_ns: int) -> Alert:
         starts_at_ns=1,
         updated_at_ns=updated_at_ns,
     )
-
-
-def everything(bootstrap: str, topic: str) -> list[Message]:
-    with Reader(bootstrap, [topic]) as reader:
-        return list(reader.iterate_to_end())
 
 
 def test_a_broker_is_ready_within_five_seconds_and_stops_without_a_trace(tmp_path: Path, port: int) -> None:
@@ -115,23 +111,25 @@ def test_a_controlled_restart_keeps_what_consumers_need_and_frees_the_memory(
     with Publisher(embedded.bootstrap, 2) as publisher:
         publisher.publish_all([*bulk, *records])
     full = embedded.rss_bytes()
-    originals = {t: {(m.payload, m.timestamp_ms) for m in everything(embedded.bootstrap, t)} for t in CARRIED}
+    before = {topic: messages_in(embedded.bootstrap, topic) for topic in CARRIED}
 
     carry = carry_over(embedded.bootstrap)
     embedded.restart()
     ensure_topics(embedded.bootstrap, 2)
     assert carry.write(embedded.bootstrap) == len(carry.messages)
 
-    after = {topic: everything(embedded.bootstrap, topic) for topic in CARRIED}
+    after = {topic: messages_in(embedded.bootstrap, topic) for topic in CARRIED}
     assert [m.payload for m in after["ndt.alerts"]] == [encode(alert("f1", 2)), encode(alert("f2", 1))]
     assert [m.payload for m in after["ndt.topology"]] == [encode(topology("A", 1))]
     for network in ("net", "other"):
         kept = [decode_message(m) for m in after["ndt.state"] if m.key == network.encode()]
         assert kept == [state(v, network) for v in range(13, 20)]
     for topic, messages in after.items():
-        assert {(m.payload, m.timestamp_ms) for m in messages} <= originals[topic]
+        assert {(m.payload, m.timestamp_ms) for m in messages} <= {
+            (m.payload, m.timestamp_ms) for m in before[topic]
+        }
         assert all(m.carried for m in messages)
-    assert everything(embedded.bootstrap, "ndt.samples") == []
+    assert messages_in(embedded.bootstrap, "ndt.samples") == []
     assert embedded.rss_bytes() < full - 25_000_000
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from topics_seen import messages_in
 
 from ndtwin.broker import EmbeddedBroker
 from stream.admin import ensure_topics
@@ -20,11 +21,6 @@ def event(number: int, network: str = "net", detail: str = "") -> NetworkEvent:
     return NetworkEvent(network=network, device="A", observed_at_ns=number, kind="link-down", detail=detail)
 
 
-def read(bootstrap: str, topic: str) -> list[Message]:
-    with Reader(bootstrap, [topic]) as reader:
-        return list(reader.iterate_to_end())
-
-
 def events(messages: list[Message]) -> list[NetworkEvent]:
     records = [decode_message(message) for message in messages]
     return [record for record in records if isinstance(record, NetworkEvent)]
@@ -36,10 +32,10 @@ def test_records_arrive_in_order_with_key_partition_and_time_of_production(embed
     before_ms = time.time_ns() // 1_000_000
     with Publisher(embedded.bootstrap, 3) as publisher:
         publisher.publish_all(event(i, network) for i in range(100) for network in ("a", "b", "c"))
-    messages = read(embedded.bootstrap, "ndt.events")
+    messages = messages_in(embedded.bootstrap, "ndt.events")
     assert publisher.counts.delivered == 300
     for network in ("a", "b", "c"):
-        records = [record for m in messages if (record := decode_message(m)).network == network]  # type: ignore[union-attr]  # events only
+        records = [record for record in events(messages) if record.network == network]
         assert records == [event(i, network) for i in range(100)]
     for message in messages:
         assert message.key == b"A"
@@ -57,7 +53,7 @@ def test_a_full_queue_makes_publish_wait_and_loses_nothing(kafka: str) -> None:
         2000,
         0,
     )
-    arrived = [record for record in events(read(kafka, "ndt.events")) if record.network == "full"]
+    arrived = [record for record in events(messages_in(kafka, "ndt.events")) if record.network == "full"]
     assert arrived == [event(i, "full") for i in range(2000)]
 
 
@@ -73,7 +69,7 @@ def test_records_accepted_while_the_broker_is_away_arrive_when_it_is_back(embedd
         embedded.start()
         ensure_topics(embedded.bootstrap, 1)
         assert publisher.flush(10) == 0
-    assert [decode_message(m) for m in read(embedded.bootstrap, "ndt.events")] == [
+    assert [decode_message(m) for m in messages_in(embedded.bootstrap, "ndt.events")] == [
         event(i) for i in range(1, 6)
     ]
 
@@ -116,7 +112,7 @@ def test_bytes_that_are_no_record_become_a_dead_letter_with_their_position(kafka
         for payload in (b"\xff\x00", b"", sample):
             publisher.send("ndt.delays", payload, key=b"k", partition=0)
         publisher.send("ndt.samples", sample, key=b"d", partition=0)
-    letters = [decode_message(m) for m in read(kafka, "ndt.delays")][-3:]
+    letters = [decode_message(m) for m in messages_in(kafka, "ndt.delays")][-3:]
     for letter, payload in zip(letters, (b"\xff\x00", b"", sample), strict=True):
         assert isinstance(letter, DeadLetter)
         assert (letter.source, letter.partition, letter.key, letter.payload) == (
@@ -127,4 +123,4 @@ def test_bytes_that_are_no_record_become_a_dead_letter_with_their_position(kafka
         )
         assert letter.offset >= 0
         assert "ndt.delays" in letter.reason
-    assert isinstance(decode_message(read(kafka, "ndt.samples")[-1]), DeviceSample)
+    assert isinstance(decode_message(messages_in(kafka, "ndt.samples")[-1]), DeviceSample)
