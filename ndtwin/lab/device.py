@@ -132,6 +132,9 @@ class Device:
     revision: int = 0
     silent: bool = False  # fault: answers nothing
     table_changed_ns: int = 0  # ifTableLastChange
+    neighbours_changed_ns: int = 0  # lldpStatsRemTablesLastChangeTime
+    lsas_originated: int = 1
+    lsas_received: int = 0
 
     def changed(self) -> None:
         """Rows came or went: agents rebuild their tables."""
@@ -153,5 +156,5 @@ class Device:
         """Bring an interface up or down as the line protocol sees it."""
         if interface.oper_up != up:
             interface.oper_up = up
-            interface.last_change_ns = self.clock()
+            interface.last_change_ns = self.neighbours_changed_ns = self.clock()
             self.changed()

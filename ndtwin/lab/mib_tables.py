@@ -7,6 +7,7 @@
 | IF-MIB (RFC 2863) | ifTable, ifXTable, ifNumber, ifTableLastChange |
 | IP-MIB (RFC 4293) | ipAddressTable, ipAddressPrefixTable, ipAddrTable |
 | IP-FORWARD-MIB (RFC 4292) | inetCidrRouteTable, inetCidrRouteNumber |
+| OSPF-MIB (RFC 4750) | router id, version, ospfOriginateNewLsas, ospfRxNewLsas |
 | LLDP-MIB (IEEE 802.1AB-2005) | local system, lldpLocPortTable, lldpRemTable |
 
 CISCO-RTTMON-MIB is in :mod:`ndtwin.lab.mib_rttmon`. A table is a dictionary from column number to a function that
@@ -222,6 +223,18 @@ def _route_columns(route: Route) -> dict[int, Reader]:
     }
 
 
+def ospf_group(device: Device) -> Iterator[Cell]:
+    """The part of OSPF-MIB's general group that tells when routing moved."""
+    objects: dict[int, Reader] = {
+        1: fixed(ber.tlv(ber.IP_ADDRESS, device.router_id.packed)),
+        2: number(1),  # ospfAdminStat enabled
+        3: number(2),  # ospfVersionNumber
+        9: lambda: ber.integer(device.lsas_originated, ber.COUNTER32),
+        10: lambda: ber.integer(device.lsas_received, ber.COUNTER32),
+    }
+    return scalars((*MIB_2, 14, 1), objects)
+
+
 # -------------------------------------------------------------------------------------------- LLDP-MIB
 
 
@@ -234,6 +247,7 @@ def lldp_tables(device: Device) -> Iterator[Cell]:
         4: text("ndtwin lab router"),
     }
     yield from scalars((*LLDP, 3), local)
+    yield from scalars((*LLDP, 2), {1: lambda: ber.time_ticks(device.ticks(device.neighbours_changed_ns))})
     for interface in device.interfaces:
         if interface.kind == ETHERNET:
             yield from _row((*LLDP, 3, 7, 1), (interface.index,), _port_columns(interface))
@@ -264,5 +278,5 @@ def standard_cells(device: Device, engine_id: bytes, engine_boots: int) -> Itera
     """All of the above."""
     yield from system_group(device)
     yield from engine_group(device, engine_id, engine_boots)
-    for table in (interface_tables, address_tables, route_table, lldp_tables):
+    for table in (interface_tables, address_tables, route_table, ospf_group, lldp_tables):
         yield from table(device)

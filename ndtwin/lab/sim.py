@@ -40,6 +40,7 @@ from twin.simulator import Simulator
 T = TypeVar("T")
 SECOND_NS = 1_000_000_000
 LAG_WARNING_S = 1.0
+IP_UDP_OCTETS = 28  # headers around a probe's payload; RTTMON tells the payload
 _log = structlog.get_logger("ndtwin.lab")
 
 
@@ -72,7 +73,7 @@ class Driver(threading.Thread):
         self.world.add_operations(
             frequency_s=timing.probe_period_s,
             packets=max(1, round(plan.probe_pps * timing.probe_period_s)),
-            packet_octets=round(plan.probe_bits / 8),
+            packet_octets=round(plan.probe_bits / 8) - IP_UDP_OCTETS,
         )
         self.routed = plan.network
         self.forced: dict[tuple[int, int], int] = {}  # (node, destination) → link, set by faults
@@ -95,9 +96,19 @@ class Driver(threading.Thread):
     # ------------------------------------------------------------------ for other threads
 
     @property
+    def playing(self) -> bool:
+        """Has the clock been started?"""
+        return self._start_ns > 0
+
+    @property
     def devices(self) -> list[Device]:
         """The devices, in the order of the network's nodes."""
         return self.world.devices
+
+    def traffic_bps(self) -> Floats:
+        """What customers offer on every path in this second, [P]."""
+        bits = np.array([flow.sizes.mean_bits for flow in self.plan.traffic])
+        return self._pps[self.plan.traffic_slice()] * bits
 
     def call(self, action: Callable[[], T]) -> Future[T]:
         """Run something on the driver's thread between two steps."""
@@ -225,6 +236,9 @@ class Driver(threading.Thread):
             interface = self.world.source_interfaces[l]
             device = self.devices[self.network.source_index[l]]
             device.set_oper(interface, up)
+            device.lsas_originated += 1
+        for device in self.devices:
+            device.lsas_received += 2
         self.later(self.timing.convergence_s, self.converge)
 
     def converge(self) -> None:
