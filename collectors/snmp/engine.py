@@ -8,7 +8,7 @@ that a poller can tell "silent" from "wrong password".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from twin.errors import DeviceError
@@ -17,6 +17,7 @@ Value = int | str | bytes | float | None  # OID and IpAddress as dotted str, OCT
 Varbind = tuple[str, Value]
 
 MAX_REPETITIONS = 25  # their answers fit one unfragmented datagram, long OIDs included
+VARBINDS_PER_GET = 32  # likewise
 MAX_VARBINDS = 1_000_000  # no table of a router is that long: the agent is making rows up
 
 
@@ -55,3 +56,17 @@ class WalkGuard:
         self._left -= 1
         if self._left < 0:
             raise DeviceError(f"the walk of {self._root} has no end: stopped; look at the agent")
+
+
+async def get_in_parts(
+    ask: Callable[[Sequence[str]], Awaitable[dict[str, Value]]], oids: Sequence[str], size: int
+) -> dict[str, Value]:
+    """GET in requests of at most ``size``. One that brings nothing is halved: its answer may be too big."""
+    found: dict[str, Value] = {}
+    for start in range(0, len(oids), size):
+        part = oids[start : start + size]
+        answer = await ask(part)
+        if not answer and len(part) > 1:
+            answer = await get_in_parts(ask, part, (len(part) + 1) // 2)
+        found.update(answer)
+    return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from gufo.snmp import SnmpError, SnmpVersion, user
+from gufo.snmp import NoSuchInstance, SnmpError, SnmpVersion, user
 from gufo.snmp.aio import SnmpSession
 
 from collectors.inventory import Credentials
-from collectors.snmp.engine import MAX_REPETITIONS, Value, Varbind, WalkGuard
+from collectors.snmp.engine import MAX_REPETITIONS, VARBINDS_PER_GET, Value, Varbind, WalkGuard, get_in_parts
 from twin.errors import DeviceError
 
 T = TypeVar("T")
@@ -24,7 +24,6 @@ _AUTH = {
     "SHA512": user.Sha512Key,
 }
 _PRIVACY = {"DES": user.DesKey, "AES": user.Aes128Key, "AES192": user.Aes192Key, "AES256": user.Aes256Key}
-_VARBINDS_PER_GET = 40  # fits an unfragmented datagram
 # An agent that answers GETBULK with an error-status (net-snmp 5.9.3 does, in version 3, when the answer
 # would be too long) looks to gufo-snmp 0.13 like the end of the table. Such a false end can only follow whole
 # pages, so a walk that ends on one is repeated with pages of another, smaller size before it is believed.
@@ -45,12 +44,8 @@ class GufoEngine:
         self._session: Any = None
 
     async def get(self, oids: Sequence[str]) -> dict[str, Value]:
-        found: dict[str, Value] = {}
         one_by_one = self._credentials.version == "1"  # one unknown OID fails a whole version 1 GET
-        step = 1 if one_by_one else _VARBINDS_PER_GET
-        for start in range(0, len(oids), step):
-            found.update(await self._ask(self._getter(list(oids[start : start + step]))))
-        return found
+        return await get_in_parts(self._get, oids, 1 if one_by_one else VARBINDS_PER_GET)
 
     async def walk(self, root: str, repetitions: int = MAX_REPETITIONS) -> list[Varbind]:
         found = await self._walk_once(root, repetitions)
@@ -78,17 +73,15 @@ class GufoEngine:
     def close(self) -> None:
         self._session = None
 
-    def _getter(self, oids: list[str]) -> Callable[[Any], Awaitable[dict[str, Value]]]:
+    async def _get(self, oids: Sequence[str]) -> dict[str, Value]:
         async def get(session: Any) -> dict[str, Value]:
             try:
-                answer: dict[str, Value] = await session.get_many(oids)
-            except SnmpError:
-                if self._credentials.version != "1":
-                    raise
+                answer: dict[str, Value] = await session.get_many(list(oids))
+            except NoSuchInstance:
                 return {}
             return answer
 
-        return get
+        return await self._ask(get)
 
     async def _ask(self, request: Callable[[Any], Awaitable[T]]) -> T:
         """One request with its retries. A failure drops the session: no late answer is mistaken."""

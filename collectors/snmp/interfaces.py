@@ -57,7 +57,9 @@ def _interface(
 ) -> InterfaceCounters:
     index = (if_index,)
     high = index in counters.get("in_octets", {})
-    values = {field: integer(_cell(counters, field, index)) for field in INTERFACE_COUNTERS}
+    values = {
+        field: integer(_cell(counters, field, index)) for field in INTERFACE_COUNTERS if field != "oper"
+    }
     if not high:
         values |= {field: integer(_cell(counters_32, field, index)) for field in INTERFACE_COUNTERS_32}
     discontinuity = integer(_cell(state, "discontinuity", index))

@@ -1,17 +1,17 @@
 """One device by SNMP: which tables are read when, and the records that come of it.
 
-The first column of a table tells how many rows there are. The next ones ask for just that many repetitions,
-so that nothing past the column is fetched, and are not asked for at all where there are no rows.
+The first column of a table is walked and tells which rows there are; the others are asked for by GET, row by
+row. That is fewer requests than walking each column, and a row read in one answer is of one piece.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from collectors.snmp import tables as t
-from collectors.snmp.engine import MAX_REPETITIONS, SnmpEngine
+from collectors.snmp.engine import SnmpEngine
 from collectors.snmp.interfaces import TICK_NS, interface_names, interfaces, needs_32
 from collectors.snmp.ping import ping_delays
 from collectors.snmp.rttmon import Delays, Operation, delays, operations
@@ -50,10 +50,11 @@ class SnmpPoller:
         before_ns = self.clock()
         counters = await _columns(self.engine, t.INTERFACE_COUNTERS)
         observed_at_ns = (before_ns + self.clock()) // 2
-        state = await _columns(self.engine, t.INTERFACE_STATE)
-        if not state.get("oper"):
+        rows = list(counters["oper"])
+        state = {**await _rows(self.engine, t.INTERFACE_STATE, rows), "oper": counters["oper"]}
+        if not rows:
             raise DeviceError("the agent shows no ifTable: allow 1.3.6.1.2.1 in its view")
-        old = await _columns(self.engine, t.INTERFACE_COUNTERS_32) if needs_32(state, counters) else {}
+        old = await _rows(self.engine, t.INTERFACE_COUNTERS_32, rows) if needs_32(state, counters) else {}
         found = interfaces(state, counters, old)
         return DeviceSample(
             network=self.network,
@@ -71,7 +72,7 @@ class SnmpPoller:
         """Neighbours, addresses and routes; also refreshes what is known of the probes."""
         engine = self.topology_engine
         names = interface_names(await _columns(engine, t.INTERFACE_NAMES))
-        lldp = await _columns(engine, t.LLDP)
+        lldp = {**await _columns(engine, t.LLDP_LOCAL), **await _columns(engine, t.LLDP_REMOTE)}
         found = addresses(await _columns(engine, t.ADDRESSES), names)
         if not found:
             found = addresses_old(await _columns(engine, t.ADDRESSES_OLD), names)
@@ -142,10 +143,16 @@ class SnmpPoller:
 
 
 async def _columns(engine: SnmpEngine, table: t.ColumnTable) -> t.MutableColumns:
-    first, *others = table.values()
-    walks = {first: await engine.walk(first)}
-    if walks[first]:
-        repetitions = min(len(walks[first]) + 1, MAX_REPETITIONS)
-        for oid in others:
-            walks[oid] = await engine.walk(oid, repetitions)
-    return t.columns_of(table, walks)
+    (key, oid), *_ = table.items()
+    first = t.column_of(oid, await engine.walk(oid))
+    found = await _rows(engine, {name: oid for name, oid in table.items() if name != key}, list(first))
+    return {key: first, **found}
+
+
+async def _rows(engine: SnmpEngine, table: t.ColumnTable, rows: Sequence[t.Index]) -> t.MutableColumns:
+    where = {f"{oid}.{'.'.join(map(str, row))}": (name, row) for row in rows for name, oid in table.items()}
+    found: t.MutableColumns = {name: {} for name in table}
+    for oid, value in (await engine.get(list(where))).items():
+        name, row = where[oid]
+        found[name][row] = value
+    return found

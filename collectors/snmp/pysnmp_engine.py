@@ -14,7 +14,7 @@ from pysnmp.hlapi.v3arch import asyncio as hlapi
 from pysnmp.proto import errind, rfc1902, rfc1905
 
 from collectors.inventory import Credentials
-from collectors.snmp.engine import MAX_REPETITIONS, Value, Varbind, WalkGuard
+from collectors.snmp.engine import MAX_REPETITIONS, VARBINDS_PER_GET, Value, Varbind, WalkGuard, get_in_parts
 from twin.errors import DeviceError
 
 _AUTH = {
@@ -32,8 +32,7 @@ _PRIVACY = {
     "AES256": hlapi.USM_PRIV_CFB256_AES_BLUMENTHAL,
 }
 _MISSING = (rfc1905.NoSuchObject, rfc1905.NoSuchInstance, rfc1905.EndOfMibView)
-_NO_SUCH_NAME = 2  # version 1 error-status, RFC 1157 section 4.1.1
-_VARBINDS_PER_GET = 40
+_NOTHING = (1, 2)  # error-status tooBig (RFC 3416 section 3), and noSuchName of version 1 (RFC 1157)
 _GetCommand = Callable[..., Awaitable[tuple[Any, Any, Any, Any]]]
 
 
@@ -77,14 +76,8 @@ class PysnmpEngine:
         self._target: Any = None
 
     async def get(self, oids: Sequence[str]) -> dict[str, Value]:
-        step = (
-            1 if self._credentials.version == "1" else _VARBINDS_PER_GET
-        )  # one unknown OID fails a version 1 GET
-        found: dict[str, Value] = {}
-        for start in range(0, len(oids), step):
-            wanted = [_object(oid) for oid in oids[start : start + step]]
-            found.update(_plain(await self._ask(hlapi.get_cmd, *wanted)))
-        return found
+        one_by_one = self._credentials.version == "1"  # one unknown OID fails a whole version 1 GET
+        return await get_in_parts(self._get, oids, 1 if one_by_one else VARBINDS_PER_GET)
 
     async def walk(self, root: str, repetitions: int = MAX_REPETITIONS) -> list[Varbind]:
         guard = WalkGuard(root)
@@ -96,6 +89,9 @@ class PysnmpEngine:
 
     def close(self) -> None:
         self._target = None  # the sockets belong to PysnmpEngines
+
+    async def _get(self, oids: Sequence[str]) -> dict[str, Value]:
+        return dict(_plain(await self._ask(hlapi.get_cmd, *[_object(oid) for oid in oids])))
 
     async def _rows(self, root: str, repetitions: int) -> AsyncIterator[Varbind]:
         last = root
@@ -129,7 +125,7 @@ class PysnmpEngine:
             raise TimeoutError
         if indication:
             raise DeviceError(f"SNMP refused ({indication}): check the credentials and the view")
-        if int(status) == _NO_SUCH_NAME:
+        if int(status) in _NOTHING:
             return ()
         if int(status):
             raise DeviceError(

@@ -1,8 +1,8 @@
 """OIDs as data: which columns are read, under which name, and how a walk becomes a table.
 
-A column table maps our name for a column to its OID; :func:`columns_of` turns the varbinds of the walks into
-``{name: {index: value}}``, which the readers beside this module take. The readers never see an OID. The first
-column of a table is one that every row has: where it is empty, the others are not asked for.
+A column table maps our name for a column to its OID; what was read is ``{name: {index: value}}``, which the
+readers beside this module take: they never see an OID. The first column of a table is one that every row has:
+it tells the rows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ INTERFACE_NAMES: ColumnTable = {
     "description": f"{_IF}.2",
 }
 INTERFACE_STATE: ColumnTable = {
-    **INTERFACE_NAMES,
+    "name": f"{_IFX}.1",
+    "description": f"{_IF}.2",
     "admin": f"{_IF}.7",
     "speed_bps": f"{_IF}.5",
     "speed_mbps": f"{_IFX}.15",
@@ -52,11 +53,12 @@ INTERFACE_STATE: ColumnTable = {
 }
 # Read in one go, so that one time stamp is true for all of them. Packets: unicast, as NETCONF counts too.
 INTERFACE_COUNTERS: ColumnTable = {
-    "in_discards": f"{_IF}.13",
+    "oper": f"{_IF}.8",
     "in_octets": f"{_IFX}.6",
     "out_octets": f"{_IFX}.10",
     "in_packets": f"{_IFX}.7",
     "out_packets": f"{_IFX}.11",
+    "in_discards": f"{_IF}.13",
     "out_discards": f"{_IF}.19",
     "in_errors": f"{_IF}.14",
     "out_errors": f"{_IF}.20",
@@ -69,13 +71,12 @@ INTERFACE_COUNTERS_32: ColumnTable = {
     "out_packets": f"{_IF}.17",
 }
 
-LLDP: ColumnTable = {
-    "local_subtype": f"{_LLDP}.3.7.1.2",
-    "local_port": f"{_LLDP}.3.7.1.3",
+LLDP_LOCAL: ColumnTable = {"local_subtype": f"{_LLDP}.3.7.1.2", "local_port": f"{_LLDP}.3.7.1.3"}
+LLDP_REMOTE: ColumnTable = {
+    "port": f"{_LLDP}.4.1.1.7",
     "chassis_subtype": f"{_LLDP}.4.1.1.4",
     "chassis": f"{_LLDP}.4.1.1.5",
     "port_subtype": f"{_LLDP}.4.1.1.6",
-    "port": f"{_LLDP}.4.1.1.7",
     "port_description": f"{_LLDP}.4.1.1.8",
     "system_name": f"{_LLDP}.4.1.1.9",
 }
@@ -132,11 +133,6 @@ def column_of(oid: str, varbinds: Iterable[Varbind]) -> dict[Index, Value]:
     """One walk → {index: value}."""
     skip = len(oid) + 1
     return {tuple(map(int, name[skip:].split("."))): value for name, value in varbinds}
-
-
-def columns_of(table: ColumnTable, walks: Mapping[str, Iterable[Varbind]]) -> MutableColumns:
-    """The walks of a column table (OID → varbinds) → named columns."""
-    return {name: column_of(oid, walks[oid]) for name, oid in table.items() if oid in walks}
 
 
 def integer(value: Value) -> int | None:
