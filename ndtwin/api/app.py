@@ -65,7 +65,7 @@ def create_app(store: Store, *, desk: WhatIfDesk | None = None, shutdown: Shutdo
         _whatif(store, desk or WhatIfDesk()),
         _stream(store, shutdown or Shutdown()),
     ):
-        app.include_router(router, prefix=PREFIX, responses=problems.RESPONSES)
+        app.include_router(router, responses=problems.RESPONSES)
     app.include_router(_plain(registry))
     return app
 
@@ -90,7 +90,7 @@ def only_network(store: Store, name: str | None) -> str:
 
 
 def _networks(store: Store) -> APIRouter:
-    router = APIRouter(tags=["networks"])
+    router = APIRouter(prefix=PREFIX, tags=["networks"])
 
     @router.get("/networks")
     def networks() -> list[s.NetworkOut]:
@@ -132,7 +132,7 @@ def _networks(store: Store) -> APIRouter:
 
 
 def _alerts_and_health(store: Store) -> APIRouter:
-    router = APIRouter(tags=["alerts and health"])
+    router = APIRouter(prefix=PREFIX, tags=["alerts and health"])
 
     @router.get("/alerts")
     def alerts(
@@ -159,7 +159,7 @@ def _alerts_and_health(store: Store) -> APIRouter:
 
 
 def _whatif(store: Store, desk: WhatIfDesk) -> APIRouter:
-    router = APIRouter(tags=["what if"])
+    router = APIRouter(prefix=PREFIX, tags=["what if"])
 
     @router.post("/whatif")
     async def whatif(question: s.WhatIfIn) -> s.WhatIfOut:
@@ -171,7 +171,7 @@ def _whatif(store: Store, desk: WhatIfDesk) -> APIRouter:
 
 
 def _stream(store: Store, shutdown: Shutdown) -> APIRouter:
-    router = APIRouter(tags=["streams"])
+    router = APIRouter(prefix=PREFIX, tags=["streams"])
 
     def wanted(name: str | None) -> str | None:
         return name if name is not None or not store.networks() else only_network(store, None)
