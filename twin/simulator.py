@@ -140,12 +140,11 @@ class Simulator:
     ) -> None:
         """Change a link. What is on the wire keeps its delay; going down loses all on it or sent to it."""
         self._check("link", link, len(self._state.links))
-        if capacity_bps is not None:
-            check_positive(f"capacity of link {link}", capacity_bps, "bit/s")
-            self._capacity_bps[link] = capacity_bps
-        if extra_delay_s is not None:
-            check_not_negative(f"extra delay of link {link}", extra_delay_s, "s")
-            self._extra_delay_s[link] = extra_delay_s
+        speed_bps = self._capacity_bps[link] if capacity_bps is None else capacity_bps
+        delay_s = self._extra_delay_s[link] if extra_delay_s is None else extra_delay_s
+        check_positive(f"capacity of link {link}", speed_bps, "bit/s")
+        check_not_negative(f"extra delay of link {link}", delay_s, "s")
+        self._capacity_bps[link], self._extra_delay_s[link] = speed_bps, delay_s
         self._reshape(link)
         if up is not None:
             self._state.links[link]["up"] = up

@@ -27,7 +27,7 @@ ROUTE_FACTOR = (
 )
 LAB_CAPACITY_BPS = 10e6
 LAB_BUFFER_PACKETS = 64
-LAB_PROPAGATION_SCALE = 0.2  # NSFNET links then take 0.15 to 2.4 ms: of the order of their queues in the lab
+LAB_PROPAGATION_SCALE = 0.1  # NSFNET links then take 0.1 to 1.2 ms: of the order of their queues in the lab
 SPRING_LAYOUT_LIMIT = 500  # from there on networkx wants scipy, which is not a dependency
 
 Place = tuple[float, float]

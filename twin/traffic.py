@@ -20,9 +20,7 @@ from twin.topology import LAB_CAPACITY_BPS, Topology
 from twin.workload import POISSON, Arrivals, Flow, PacketSizes, check_positive
 
 MEAN_PACKET_BITS = 8000.0  # 1,000 octets: between the two modes of Internet traffic, 40 and 1,500
-LAB_HOPS_PER_LINK_S = (
-    2000.0  # packets a link carries a second on average: NSFNET's lab makes 84,000 packet-hops/s
-)
+LAB_HOPS_PER_LINK_S = 1000.0  # packets a link carries a second on average: 8 Mbit/s
 LAB_MOST_HOPS_PER_S = 600_000.0  # large networks stay within about a tenth of one core
 LAB_UTILISATION = 0.45  # of the busiest link, at the mean of the cycle
 # What providers sell and shapers enforce, in steps of at most 1.5: 10, 15, 20, … 80, 100, 150 Mbit/s and so
