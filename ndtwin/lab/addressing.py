@@ -2,7 +2,7 @@
 
 | what | addresses |
 | --- | --- |
-| management address of device i (from 1) | ``base`` + i: 127.20.0.1, … (loopback: every address of 127/8 is local) |
+| management address of device i (from 1) | ``base`` + i: 127.20.0.1, … (all of 127/8 is local) |
 | router id of device i | 10.255.0.0 + i |
 | customer prefix of device i | 10.i.0.0/16 up to 250 devices, else the i-th /20 of 10/8 |
 | cable k (two directed links) | the k-th /31 of 172.16.0.0/12 (RFC 3021) |
@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from twin.errors import TopologyError
 
 MOST_DEVICES = 4000
+DEFAULT_BASE = IPv4Address("127.20.0.0")
 _ROUTER_IDS = IPv4Address("10.255.0.0")
 _CUSTOMERS = IPv4Address("10.0.0.0")
 _CABLES = IPv4Address("172.16.0.0")
@@ -26,7 +27,7 @@ class Addressing:
     """The plan for a network of so many devices."""
 
     devices: int
-    base: IPv4Address = IPv4Address("127.20.0.0")
+    base: IPv4Address = DEFAULT_BASE
 
     def __post_init__(self) -> None:
         if self.devices > MOST_DEVICES:

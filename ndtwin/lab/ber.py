@@ -1,7 +1,7 @@
 """Encoding SNMP values by the Basic Encoding Rules (X.690), as much as an agent answers with.
 
-Definite lengths only, primitive types only (RFC 3417 section 8). Tags: RFC 2578 section 7.1 for the application types,
-RFC 3416 section 3 for the exceptions.
+Definite lengths only, primitive types only (RFC 3417 section 8). Tags: RFC 2578 section 7.1 for the
+application types, RFC 3416 section 3 for the exceptions.
 """
 
 from __future__ import annotations

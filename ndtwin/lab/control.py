@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from ndtwin.lab.fault_records import FaultRecord, UnknownFault
+from ndtwin.lab.fault_records import FaultRecord, UnknownFaultError
 from ndtwin.lab.faults import FAULTS, FaultControl
 from ndtwin.lab.sim import Driver
 from twin.errors import UsageError
@@ -72,7 +72,7 @@ class Control:
     async def _run(self, action: Callable[[], FaultRecord]) -> web.Response:
         try:
             return _json(await asyncio.wrap_future(self._driver.call(action)))
-        except UnknownFault as error:
+        except UnknownFaultError as error:
             return _json({"error": str(error)}, status=404)
         except UsageError as error:
             return _json({"error": str(error)}, status=400)

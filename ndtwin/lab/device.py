@@ -1,11 +1,12 @@
 """What a device of the lab knows about itself: the one thing the SNMP, NETCONF and IPFIX agents read.
 
-The simulator driver owns the devices and fills them; the agents only read, at the moment they are asked, so an
-answer is never older than the simulator's last step. Invariants:
+The simulator driver owns the devices and fills them; the agents only read, at the moment they are asked,
+so an answer is never older than the simulator's last step. Invariants:
 
 - Counters are read through callables and only ever grow while the lab runs.
-- Whatever changes the *rows* a device shows (a link that goes down takes its LLDP neighbour along, new routes) calls
-  :meth:`Device.changed`; agents rebuild their tables when ``revision`` moved and never otherwise.
+- Whatever changes the *rows* a device shows (a link that goes down takes its LLDP neighbour along, new
+  routes) calls :meth:`Device.changed`; agents rebuild their tables when ``revision`` moved and never
+  otherwise.
 - All times are wall-clock nanoseconds; sysUpTime follows from them and ``started_ns``.
 """
 

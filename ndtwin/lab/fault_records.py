@@ -11,7 +11,7 @@ from twin.errors import UsageError
 TargetKind = Literal["link", "node", "path"]
 
 
-class UnknownFault(UsageError):
+class UnknownFaultError(UsageError):
     """There is no active fault of that id."""
 
 

@@ -1,11 +1,13 @@
 """Faults on command: what can be broken, how, how much, and the journal of what was broken when.
 
-Every fault is one row of the table ``FAULTS``: the kind of its target, the unit and range of its magnitude, the target
-it takes when none is named, and a function that starts it and gives back how to undo it. Those functions run on the
-driver's thread. No fault tells the telemetry about itself: a link that lost capacity keeps its ifSpeed, hidden
-traffic is counted by interfaces and by no flow record, a lying probe's figures look like any other's.
+Every fault is one row of the table ``FAULTS``: the kind of its target, the unit and range of its
+magnitude, the target it takes when none is named, and a function that starts it and gives back how to undo
+it. Those functions run on the driver's thread. No fault tells the telemetry about itself: a link that lost
+capacity keeps its ifSpeed, hidden traffic is counted by interfaces and by no flow record, a lying probe's
+figures look like any other's.
 
-The journal is one JSON object a line: ``event`` (start, stop), ``at_ns`` (wall clock, when it took effect), and the fault.
+The journal is one JSON object a line: ``event`` (start, stop), ``at_ns`` (wall clock, when it took
+effect), and the fault.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ndtwin.lab.fault_records import FaultKind, FaultRecord, TargetKind, UnknownFault
+from ndtwin.lab.fault_records import FaultKind, FaultRecord, TargetKind, UnknownFaultError
 from ndtwin.lab.sim import Driver
 from twin.errors import UsageError
 from twin.routing import shortest_paths
@@ -61,7 +63,7 @@ def spare_link(driver: Driver) -> int:
 
 def _still_connected(driver: Driver, link: int) -> bool:
     lost = {link, driver.world.back[link]}
-    kept = [l for i, l in enumerate(driver.routed.links) if i not in lost]
+    kept = [one for i, one in enumerate(driver.routed.links) if i not in lost]
     next_link = shortest_paths(driver.network.nodes, kept)
     return bool((next_link >= 0).sum() == len(driver.network.nodes) * (len(driver.network.nodes) - 1))
 
@@ -179,15 +181,12 @@ def _silent_device(driver: Driver, node: int, _: float) -> Undo:
     return undo
 
 
-def _kind(
-    fault: str,
-    target: TargetKind,
-    about: str,
-    magnitude: float | None = None,
-    unit: str = "",
-    low: float = 0.0,
-    high: float = 0.0,
-) -> FaultKind:
+Size = tuple[float | None, str, float, float]  # default, unit, lowest, highest
+NO_SIZE: Size = (None, "", 0.0, 0.0)
+
+
+def _kind(fault: str, target: TargetKind, about: str, size: Size = NO_SIZE) -> FaultKind:
+    magnitude, unit, low, high = size
     return FaultKind(
         fault=fault, target=target, about=about, magnitude=magnitude, unit=unit, low=low, high=high
     )
@@ -195,25 +194,26 @@ def _kind(
 
 _ROWS: tuple[Fault, ...] = (
     Fault(
-        _kind("link-delay", "link", "extra delay on one direction of a link", 0.01, "s", 1e-6, 10.0),
+        _kind("link-delay", "link", "extra delay on one direction of a link", (0.01, "s", 1e-6, 10.0)),
         busiest_link,
         _link_delay,
     ),
     Fault(
-        _kind("link-capacity", "link", "a share of a link's capacity is lost", 0.5, "share", 0.01, 0.99),
+        _kind("link-capacity", "link", "a share of a link's capacity is lost", (0.5, "share", 0.01, 0.99)),
         busiest_link,
         _link_capacity,
     ),
-    Fault(_kind("link-down", "link", "both directions of a link go down"), spare_link, _link_down),
+    Fault(
+        _kind("link-down", "link", "both directions of a link go down"),
+        spare_link,
+        _link_down,
+    ),
     Fault(
         _kind(
             "hidden-traffic",
             "link",
-            "traffic no flow record shows, as a share of capacity",
-            0.4,
-            "share",
-            0.01,
-            2.0,
+            "traffic that no flow record shows, as a share of the link's capacity",
+            (0.4, "share", 0.01, 2.0),
         ),
         busiest_link,
         _hidden_traffic,
@@ -224,13 +224,13 @@ _ROWS: tuple[Fault, ...] = (
         _wrong_route,
     ),
     Fault(
-        _kind("slow-node", "node", "every packet a node sends on takes longer", 0.005, "s", 1e-6, 10.0),
+        _kind("slow-node", "node", "every packet a node sends on takes longer", (0.005, "s", 1e-6, 10.0)),
         busiest_node,
         _slow_node,
     ),
     Fault(
         _kind(
-            "lying-probe", "node", "the delays a device measures are multiplied", 2.0, "factor", 0.01, 100.0
+            "lying-probe", "node", "a device multiplies the delays it measures", (2.0, "factor", 0.01, 100.0)
         ),
         busiest_node,
         _lying_probe,
@@ -279,10 +279,10 @@ class FaultControl:
         return record
 
     def stop(self, fault_id: str) -> FaultRecord:
-        """Undo; UnknownFault when it is not on. Call it on the driver's thread."""
+        """Undo; UnknownFaultError when it is not on. Call it on the driver's thread."""
         if fault_id not in self._active:
             active = ", ".join(self._active) or "none"
-            raise UnknownFault(f"no active fault {fault_id!r}: active: {active}")
+            raise UnknownFaultError(f"no active fault {fault_id!r}: active: {active}")
         record, undo = self._active.pop(fault_id)
         undo()
         record = msgspec.structs.replace(record, stopped_at_ns=time.time_ns())
@@ -331,9 +331,8 @@ def check_magnitude(kind: FaultKind, magnitude: float | None) -> float | None:
             raise UsageError(f"{kind.fault} has no magnitude: leave it out")
         return kind.magnitude
     if not kind.low <= magnitude <= kind.high:
-        raise UsageError(
-            f"{kind.fault}: magnitude {magnitude:g} is out of range: give {kind.low:g} to {kind.high:g} {kind.unit}"
-        )
+        valid = f"{kind.low:g} to {kind.high:g} {kind.unit}"
+        raise UsageError(f"{kind.fault}: magnitude {magnitude:g} is out of range: give {valid}")
     return magnitude
 
 

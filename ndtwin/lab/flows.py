@@ -1,12 +1,12 @@
 """The flows of the lab's simulator and what they stand for.
 
-Three groups, each over all ordered pairs of nodes in the canonical path order (:class:`twin.network.Network`), one
-after the other: customers' **traffic**, the **probes** of the RTTMON operations, and **hidden** traffic, which is
-silent until a fault gives it a rate and which no flow record ever shows. The index of a flow tells its group and path.
+Three groups, each over all ordered pairs of nodes in the canonical path order
+(:class:`twin.network.Network`), one after the other: customers' **traffic**, the **probes** of the RTTMON
+operations, and **hidden** traffic, which is silent until a fault gives it a rate and which no flow record
+ever shows. The index of a flow tells its group and path.
 """
 
 from __future__ import annotations
-
 
 from dataclasses import dataclass
 

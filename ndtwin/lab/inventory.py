@@ -1,7 +1,7 @@
 """What a lab leaves in the run directory for the collectors: the inventory and the secrets it refers to.
 
-Secrets are made once and kept (mode 0600, directory 0700), so a restarted lab keeps its credentials and host keys.
-The inventory is written last, when all agents listen, and in one piece: who sees it can use it.
+Secrets are made once and kept (mode 0600, directory 0700), so a restarted lab keeps its credentials and
+host keys. The inventory is written last, when all agents listen, and in one piece: who sees it can use it.
 """
 
 from __future__ import annotations

@@ -2,20 +2,23 @@
 
 Templates of every exporter (observation domain = device index):
 
-- 256 **ingress**: what entered the network at this router in one second. flowDirection 0. Only these records
-  count traffic: octetDeltaCount and packetDeltaCount. Customer flows enter by ``cust0``; probes the router sends
-  itself have ingressInterface 0 and its own router id as source (prefix lengths 32).
-- 257 **on-path delay**, from the *egress* router, flowDirection 1: the one-way delay of the flow's packets that left
-  the network here in that second (RFC 9951: elements 530 to 533, microseconds). Its packetDeltaCount is the number
-  of packets measured, and there is no octetDeltaCount: whoever builds a traffic matrix takes flowDirection 0
-  alone, or the traffic counts twice. Source and destination are the flow's own: the path is source → destination.
-- 258 **options**, scope selectorId: the sampler (RFC 5477): algorithm 1 (systematic count-based), interval packets
-  taken, space packets left out; ratio = (interval + space) / interval. Counts in 256 and 257 are of sampled packets.
+- 256 **ingress**: what entered the network at this router in one second. flowDirection 0. Only these
+  records count traffic: octetDeltaCount and packetDeltaCount. Customer flows enter by ``cust0``; probes
+  the router sends itself have ingressInterface 0 and its own router id as source (prefix lengths 32).
+- 257 **on-path delay**, from the *egress* router, flowDirection 1: the one-way delay of the flow's packets
+  that left the network here in that second (RFC 9951: elements 530 to 533, microseconds). Its
+  packetDeltaCount is the number of packets measured, and there is no octetDeltaCount: whoever builds a
+  traffic matrix takes flowDirection 0 alone, or the traffic counts twice. Source and destination are the
+  flow's own: the path is source → destination.
+- 258 **options**, scope selectorId: the sampler (RFC 5477): algorithm 1 (systematic count-based), interval
+  packets taken, space packets left out; ratio = (interval + space) / interval. Counts in 256 and 257 are
+  of sampled packets.
 
-Flows follow from the addresses' prefixes; every record says its prefix lengths. Times are flowStart/EndMilliseconds.
-The sequence number counts data records, options data among them, templates not (RFC 7011 section 3.1). A message
-stays under the MTU. Integers are big-endian and fixed in length; a record layout is a numpy dtype, so a template and
-the bytes behind it cannot differ: both come from the one table.
+Flows follow from the addresses' prefixes; every record says its prefix lengths. Times are
+flowStart/EndMilliseconds. The sequence number counts data records, options data among them, templates not
+(RFC 7011 section 3.1). A message stays under the MTU. Integers are big-endian and fixed in length; a
+record layout is a numpy dtype, so a template and the bytes behind it cannot differ: both come from the one
+table.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The exporters of all devices: every second's flows, as IPFIX from each device's own address.
 
-One record a second and flow: an active time-out of one second, told by flowEndReason 2. What each record says is in
-:mod:`ndtwin.lab.ipfix_encoder`. Hidden flows are never looked at. Templates go out at the start and every 10 s
-(RFC 7011 section 8.4: over UDP they must be sent again). A silent device sends nothing.
+One record a second and flow: an active time-out of one second, told by flowEndReason 2. What each record
+says is in :mod:`ndtwin.lab.ipfix_encoder`. Hidden flows are never looked at. Templates go out at the start
+and every 10 s (RFC 7011 section 8.4: over UDP they must be sent again). A silent device sends nothing.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Exporters:
         self.dropped_messages = 0
 
     async def export(self, second: Second, collector: tuple[str, int]) -> None:
-        """Send one second of all devices, a little apart so that no receive buffer has to hold them all at once."""
+        """Send one second of all devices, a little apart: no receive buffer has to hold them all."""
         pause_s = SPREAD_S / len(self._sockets)
         for node, (ingress, delays) in enumerate(self._maker.records(second)):
             if not self._world.devices[node].silent:

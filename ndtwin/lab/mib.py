@@ -1,7 +1,8 @@
 """A MIB as a sorted list: the rows of all tables in lexicographic order, each with a reader for its value.
 
-GET is a look-up, GETNEXT a bisection, GETBULK a bisection and a walk along the list. Names are encoded once, when the
-rows are laid out; values are read and encoded at the moment they are sent, so nothing in an answer is stale.
+GET is a look-up, GETNEXT a bisection, GETBULK a bisection and a walk along the list. Names are encoded
+once, when the rows are laid out; values are read and encoded at the moment they are sent, so nothing in an
+answer is stale.
 
 A cell is (object type, instance, reader); a reader takes nothing and gives the value's BER encoding.
 """

@@ -1,9 +1,10 @@
 """CISCO-RTTMON-MIB: jitter operations and their latest results, one-way, in microseconds.
 
-Every operation is of type jitter(9) with the protocol jitterAppl(27) and microsecond precision, between clocks that NTP
-holds together (here: one clock), so the one-way columns are valid: NTPState sync(1) and NumOfOW > 0. SD is source to
-destination, DS the way back. Sums are 32-bit halves: the low half in the classic column, the high half in its own.
-A row of the latest-results tables exists from the first finished period on.
+Every operation is of type jitter(9) with the protocol jitterAppl(27) and microsecond precision, between
+clocks that NTP holds together (here: one clock), so the one-way columns are valid: NTPState sync(1) and
+NumOfOW > 0. SD is source to destination, DS the way back. Sums are 32-bit halves: the low half in the
+classic column, the high half in its own. A row of the latest-results tables exists from the first finished
+period on.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@
 | OSPF-MIB (RFC 4750) | router id, version, ospfOriginateNewLsas, ospfRxNewLsas |
 | LLDP-MIB (IEEE 802.1AB-2005) | local system, lldpLocPortTable, lldpRemTable |
 
-CISCO-RTTMON-MIB is in :mod:`ndtwin.lab.mib_rttmon`. A table is a dictionary from column number to a function that
-makes the reader of one row; what cannot change while the row exists is encoded once (``fixed``).
+CISCO-RTTMON-MIB is in :mod:`ndtwin.lab.mib_rttmon`. A table is a dictionary from column number to a
+function that makes the reader of one row; what cannot change while the row exists is encoded once
+(``fixed``).
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def route_table(device: Device) -> Iterator[Cell]:
 
 
 def route_index(route: Route) -> Oid:
-    """destType.dest.pfxLen.policy.nextHopType.nextHop; policy is zeroDotZero; nothing attached: unknown(0), "" ."""
+    """destType.dest.pfxLen.policy.nextHopType.nextHop; the policy zeroDotZero; no next hop: unknown(0), empty."""
     hop = address_index(route.next_hop) if route.next_hop is not None else (0, 0)
     return (*address_index(route.prefix.network_address), route.prefix.prefixlen, 2, 0, 0, *hop)
 

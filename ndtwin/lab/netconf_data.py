@@ -1,7 +1,8 @@
 """The datastores of a lab device as XML, and subtree filters over them (RFC 6241 section 6).
 
-Modules: ietf-interfaces (RFC 8343), ietf-ip (RFC 8344), ietf-system (RFC 7317), iana-if-type. The tree is built when
-it is asked for, so statistics are never stale. Configuration (``get-config``) is the tree without state nodes.
+Modules: ietf-interfaces (RFC 8343), ietf-ip (RFC 8344), ietf-system (RFC 7317), iana-if-type. The tree is
+built when it is asked for, so statistics are never stale. Configuration (``get-config``) is the tree
+without state nodes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from datetime import UTC, datetime
+from typing import Any, cast
 
 from lxml import etree
 
@@ -37,6 +39,12 @@ STATISTICS = (  # leaf of the statistics container → counter (COUNTER_NAMES)
 Element = etree._Element
 
 
+def new_element(tag: str, **prefixes: str) -> Element:
+    """An element whose own namespace is the default one."""
+    spaces: Any = {None: etree.QName(tag).namespace, **prefixes}  # the stubs know no default namespace
+    return etree.Element(tag, nsmap=spaces)
+
+
 def date_and_time(at_ns: int) -> str:
     """yang:date-and-time (RFC 6991)."""
     return datetime.fromtimestamp(at_ns / 1e9, UTC).isoformat(timespec="milliseconds")
@@ -49,7 +57,7 @@ def _leaf(parent: Element, name: str, value: object) -> None:
 
 def interfaces_tree(device: Device, *, state: bool) -> Element:
     """The container ``interfaces``."""
-    root = etree.Element(f"{{{IF_NS}}}interfaces", nsmap={None: IF_NS, "ianaift": IANA_IF_NS})
+    root = new_element(f"{{{IF_NS}}}interfaces", ianaift=IANA_IF_NS)
     for interface in device.interfaces:
         entry = etree.SubElement(root, f"{{{IF_NS}}}interface")
         _configuration(entry, interface)
@@ -84,7 +92,8 @@ def _state(entry: Element, device: Device, interface: Interface) -> None:
 def _addresses(entry: Element, interface: Interface) -> None:
     if interface.address is None:
         return
-    ipv4 = etree.SubElement(entry, f"{{{IP_NS}}}ipv4", nsmap={None: IP_NS})
+    ipv4 = new_element(f"{{{IP_NS}}}ipv4")
+    entry.append(ipv4)
     address = etree.SubElement(ipv4, f"{{{IP_NS}}}address")
     _leaf(address, "ip", interface.address.ip)
     _leaf(address, "prefix-length", interface.address.network.prefixlen)
@@ -92,14 +101,14 @@ def _addresses(entry: Element, interface: Interface) -> None:
 
 def system_tree(device: Device) -> Element:
     """The container ``system``."""
-    root = etree.Element(f"{{{SYSTEM_NS}}}system", nsmap={None: SYSTEM_NS})
+    root = new_element(f"{{{SYSTEM_NS}}}system")
     _leaf(root, "hostname", device.name)
     return root
 
 
 def system_state_tree(device: Device) -> Element:
     """The container ``system-state``."""
-    root = etree.Element(f"{{{SYSTEM_NS}}}system-state", nsmap={None: SYSTEM_NS})
+    root = new_element(f"{{{SYSTEM_NS}}}system-state")
     clock = etree.SubElement(root, f"{{{SYSTEM_NS}}}clock")
     _leaf(clock, "current-datetime", date_and_time(device.clock()))
     _leaf(clock, "boot-datetime", date_and_time(device.started_ns))
@@ -154,7 +163,7 @@ def _select(node: Element, patterns: list[Element]) -> Element | None:
     if any(len(_matches(pattern)) == len(_elements(pattern)) for pattern in holding):
         return deepcopy(node)
     inner = [child for pattern in holding for child in _elements(pattern)]
-    kept = etree.Element(node.tag, nsmap=node.nsmap)
+    kept = etree.Element(node.tag, nsmap=cast(Any, node.nsmap))
     for child in _elements(node):
         wanted = [pattern for pattern in inner if _same_name(pattern, child.tag)]
         if wanted and (part := _select(child, wanted)) is not None:

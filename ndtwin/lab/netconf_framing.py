@@ -1,11 +1,13 @@
 """Message framing of NETCONF over SSH (RFC 6242), without sockets: bytes in, messages out.
 
 Version 1.0 ends a message with ``]]>]]>``; both sides' hellos always do (section 4.3). Once both have told
-``:base:1.1`` messages travel in chunks: ``LF # size LF octets``, ended by ``LF ## LF`` (section 4.2). A chunk-size
-has no leading zero and is at most 4294967295. What breaks these rules ends the session: FramingError.
+``:base:1.1`` messages travel in chunks: ``LF # size LF octets``, ended by ``LF ## LF`` (section 4.2). A
+chunk-size has no leading zero and is at most 4294967295. What breaks these rules ends the session:
+FramingError.
 
-The decoder keeps what it has not understood yet, so bytes may arrive cut anywhere; what follows a message that
-changes the framing is read in the new framing, since :meth:`Decoder.next` gives one message at a time.
+The decoder keeps what it has not understood yet, so bytes may arrive cut anywhere; what follows a message
+that changes the framing is read in the new framing, since :meth:`Decoder.next` gives one message at a
+time.
 """
 
 from __future__ import annotations

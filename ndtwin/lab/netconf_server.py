@@ -5,7 +5,8 @@
 3. Every <rpc> is answered by one <rpc-reply> with the same attributes, in order.
 4. <close-session> is answered, then the session ends.
 
-:class:`Session` does all that from bytes to bytes; below it stand the SSH server and the log-in by password.
+:class:`Session` does all that from bytes to bytes; below it stand the SSH server and the log-in by
+password.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lxml import etree
 
 from ndtwin.lab import netconf_framing as framing
 from ndtwin.lab.device import Device
-from ndtwin.lab.netconf_data import MODULES, data_trees
+from ndtwin.lab.netconf_data import MODULES, Element, data_trees, new_element
 
 NC = "urn:ietf:params:xml:ns:netconf:base:1.0"
 BASE_1_0 = "urn:ietf:params:netconf:base:1.0"
@@ -31,7 +32,6 @@ BASE_1_1 = "urn:ietf:params:netconf:base:1.1"
 READ_OCTETS = 65536
 _session_ids = count(1)
 _log = structlog.get_logger("ndtwin.lab")
-Element = etree._Element
 
 
 class RpcError(Exception):
@@ -54,7 +54,7 @@ class Session:
 
     def hello(self) -> bytes:
         """What the server sends first."""
-        root = etree.Element(f"{{{NC}}}hello", nsmap={None: NC})
+        root = new_element(f"{{{NC}}}hello")
         capabilities = etree.SubElement(root, f"{{{NC}}}capabilities")
         modules = (f"{ns}?module={name}&revision={revision}" for ns, name, revision in MODULES)
         for uri in (BASE_1_0, BASE_1_1, *modules):
@@ -84,7 +84,7 @@ class Session:
 
     def _answer(self, message: bytes) -> bytes:
         root = _parse(message)
-        reply = etree.Element(f"{{{NC}}}rpc-reply", nsmap={None: NC})
+        reply = new_element(f"{{{NC}}}rpc-reply")
         try:
             self._perform(_operation(root, reply), reply)
         except RpcError as error:
@@ -142,13 +142,14 @@ OPERATIONS: dict[str, Callable[[Session, Element, Element], None]] = {
 
 
 def _parse(message: bytes) -> Element | None:
-    """The message's root, or None: malformed, or with a document type, which NETCONF forbids (RFC 6241 section 3)."""
+    """The root; None for malformed XML and for a document type, forbidden by RFC 6241 section 3."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
     try:
         root = etree.fromstring(message, parser)
     except (etree.XMLSyntaxError, ValueError):
         return None
-    return None if root.getroottree().docinfo.doctype else root
+    document: Any = root.getroottree().docinfo  # the stubs know no doctype
+    return None if document.doctype else root
 
 
 def _operation(root: Element | None, reply: Element) -> Element:
@@ -249,7 +250,7 @@ async def _run_session(session: Session, process: Any) -> None:
 
 async def _silence(device: Device) -> None:
     """Hold what was asked until the device answers again."""
-    while device.silent:
+    while device.silent:  # noqa: ASYNC110  # the flag is set by the simulator's thread
         await asyncio.sleep(0.5)
 
 

@@ -1,16 +1,21 @@
 """The driver: a thread that plays the simulator in real time and keeps the devices up to date.
 
-1. Simulated time 0 is a whole second of the wall clock, so that every second, and every probe period (a multiple of
-   its length since the epoch), begins and ends at the same instants as the collectors' windows.
-2. The thread advances the simulator to "now" in steps of some 40 ms (the simulator lets the GIL go), stopping at every
-   whole second, where it hands a :class:`Second` to its listener and sets the traffic's rates for the next one.
-3. What changes the network (faults, reconvergence) runs on this thread between two steps, by :meth:`Driver.call` or
-   :meth:`Driver.later`. Nobody else touches the simulator; agents only read counters.
-4. When the simulator cannot keep up it goes on as fast as it can, its records keep the simulated instants, and the
-   driver says by how much it is behind (``lag_s``, a warning in the log). It never skips and never invents.
+1. Simulated time 0 is a whole second of the wall clock, so that every second, and every probe period (a
+   multiple of its length since the epoch), begins and ends at the same instants as the collectors'
+   windows.
+2. The thread advances the simulator to "now" in steps of some 40 ms (the simulator lets the GIL go),
+   stopping at every whole second, where it hands a :class:`Second` to its listener and sets the traffic's
+   rates for the next one.
+3. What changes the network (faults, reconvergence) runs on this thread between two steps, by
+   :meth:`Driver.call` or :meth:`Driver.later`. Nobody else touches the simulator; agents only read
+   counters.
+4. When the simulator cannot keep up it goes on as fast as it can, its records keep the simulated instants,
+   and the driver says by how much it is behind (``lag_s``, a warning in the log). It never skips and never
+   invents.
 
-Routing reconverges ``convergence_s`` after a link went down or came back; until then packets meet a dead link, as they
-do in a real network. Routes forced by a fault lie on top of what the routing protocol computes.
+Routing reconverges ``convergence_s`` after a link went down or came back; until then packets meet a dead
+link, as they do in a real network. Routes forced by a fault lie on top of what the routing protocol
+computes.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from ndtwin.lab.device import Device, OperationResult
 from ndtwin.lab.flows import FlowPlan
 from ndtwin.lab.second import Deltas, Period, Second
 from ndtwin.lab.world import World
-from twin.network import Floats, Network
+from twin.network import Floats
 from twin.routing import shortest_paths
 from twin.simulator import Simulator
 
@@ -64,7 +69,7 @@ class Driver(threading.Thread):
         seed: int,
         addressing: Addressing,
         weights: Floats | None = None,
-        timing: Timing = Timing(),  # noqa: B008  # frozen
+        timing: Timing = Timing(),
     ) -> None:
         super().__init__(name="lab-simulator", daemon=True)
         self.plan, self.timing, self.network = plan, timing, plan.network
@@ -108,7 +113,8 @@ class Driver(threading.Thread):
     def traffic_bps(self) -> Floats:
         """What customers offer on every path in this second, [P]."""
         bits = np.array([flow.sizes.mean_bits for flow in self.plan.traffic])
-        return self._pps[self.plan.traffic_slice()] * bits
+        offered: Floats = self._pps[self.plan.traffic_slice()] * bits
+        return offered
 
     def call(self, action: Callable[[], T]) -> Future[T]:
         """Run something on the driver's thread between two steps."""
@@ -217,7 +223,7 @@ class Driver(threading.Thread):
         self._pps[self.plan.traffic_slice()] = self._rates(time_s)
         self.simulator.set_rates(self._pps)
 
-    # ------------------------------------------------------------------ changing the network (driver's thread)
+    # ------------------------------------------------------- changing the network (driver's thread)
 
     def later(self, delay_s: float, action: Callable[[], None]) -> None:
         """Do something after so much simulated time."""
@@ -230,11 +236,11 @@ class Driver(threading.Thread):
 
     def set_cable(self, link: int, up: bool) -> None:
         """Both directions of a link go down, or come back; routing follows after the convergence time."""
-        for l in (link, self.world.back[link]):
-            self._up[l] = up
-            self.simulator.set_link(l, up=up)
-            interface = self.world.source_interfaces[l]
-            device = self.devices[self.network.source_index[l]]
+        for i in (link, self.world.back[link]):
+            self._up[i] = up
+            self.simulator.set_link(i, up=up)
+            interface = self.world.source_interfaces[i]
+            device = self.devices[self.network.source_index[i]]
             device.set_oper(interface, up)
             device.lsas_originated += 1
         for device in self.devices:

@@ -1,16 +1,16 @@
 """An SNMP agent without sockets: datagram in, datagram out.
 
-pysnmp's engine does what is common to all agents: message versions 1, 2c and 3, communities, USM discovery, time
-windows, authentication and privacy (RFC 3412, 3414, 3584). What an answer contains comes from :mod:`ndtwin.lab.mib`
-as bytes already encoded and goes into the response PDU whole: building hundreds of pyasn1 objects per answer is what
-makes agents of this library slow.
+pysnmp's engine does what is common to all agents: message versions 1, 2c and 3, communities, USM
+discovery, time windows, authentication and privacy (RFC 3412, 3414, 3584). What an answer contains comes
+from :mod:`ndtwin.lab.mib` as bytes already encoded and goes into the response PDU whole: building hundreds
+of pyasn1 objects per answer is what makes agents of this library slow.
 
-Who may read: the community (versions 1 and 2c) and the user with authentication and privacy (version 3). An unknown
-community is dropped without an answer (RFC 3584 section 5.2.1); a wrong user or key is answered by the Report of RFC 3414,
-which never carries data. Nothing can be written.
+Who may read: the community (versions 1 and 2c) and the user with authentication and privacy (version 3).
+An unknown community is dropped without an answer (RFC 3584 section 5.2.1); a wrong user or key is answered
+by the Report of RFC 3414, which never carries data. Nothing can be written.
 
-Size: a GETBULK answer ends before it outgrows what the requester takes; another answer that outgrows it is tooBig
-(RFC 3416 section 4.2).
+Size: a GETBULK answer ends before it outgrows what the requester takes; another answer that outgrows it is
+tooBig (RFC 3416 section 4.2).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class SnmpAgent:
             for part in (*engine.message_processing_subsystems.values(), *engine.security_models.values()):
                 part.receive_timer_tick(engine, now_s)
 
-    def _process(
+    def _process(  # noqa: PLR0917  # the signature is pysnmp's
         self,
         engine: Any,
         message_model: Any,
@@ -205,7 +205,7 @@ OPERATIONS: dict[Any, Callable[[Mib, Any, int], tuple[int, bytes]]] = {
 
 
 def _response(request: Any, status: int, bindings: bytes, *, rebuild: bool) -> Any:
-    """The response PDU; an error carries the request's bindings back and points at the first (tooBig: at none)."""
+    """The response; an error carries the request's bindings back and points at the first (tooBig: none)."""
     response = v2c.apiPDU.get_response(request)
     if status not in (NO_ERROR, TOO_BIG):
         v2c.apiPDU.set_error_status(response, status)
@@ -239,7 +239,7 @@ class _Outbox:
 
 
 def _engine(engine_id: bytes, engine_boots: int, access: SnmpAccess) -> Any:
-    """An engine with its own id. Set after construction: given to the constructor, pysnmp keeps a file under /tmp."""
+    """An engine with its own id, set after construction: the constructor would keep a file under /tmp."""
     engine = SnmpEngine()
     symbols = engine.get_mib_builder().import_symbols(
         "__SNMP-FRAMEWORK-MIB", "snmpEngineID", "snmpEngineBoots"

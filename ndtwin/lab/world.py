@@ -1,8 +1,8 @@
 """From a simulated network to its devices: interfaces, neighbours, addresses, routes, operations.
 
-Every directed link is an output queue of its source's interface; the link back is what the same interface takes in.
-So interface counters are the simulator's link counters, seen from the two ends; a link without a way back is refused.
-``cust0`` is where a node's customers enter and leave; ``lo0`` carries the router id.
+Every directed link is an output queue of its source's interface; the link back is what the same interface
+takes in. So interface counters are the simulator's link counters, seen from the two ends; a link without a
+way back is refused. ``cust0`` is where a node's customers enter and leave; ``lo0`` carries the router id.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ METRIC_PER_HOP = 10
 
 def reverse_links(network: Network) -> list[int]:
     """For every link the link back over the same two interfaces."""
-    index = {(link.source, link.source_interface): l for l, link in enumerate(network.links)}
+    index = {(link.source, link.source_interface): i for i, link in enumerate(network.links)}
     try:
         return [index[link.target, link.target_interface] for link in network.links]
     except KeyError as error:
@@ -69,17 +69,17 @@ class World:
 
     def _add_links(self) -> list[Interface]:
         """One interface for every directed link at its source; [L]."""
-        interfaces = [self._link_interface(l, link) for l, link in enumerate(self.network.links)]
-        for l, link in enumerate(self.network.links):
-            far = self.devices[self.network.target_index[l]]
-            interfaces[l].neighbour = Neighbour(far.name, link.target_interface, far.chassis)
-        cables = [l for l, back in enumerate(self.back) if l < back]
-        for k, l in enumerate(cables):
-            interfaces[l].address, interfaces[self.back[l]].address = self.addressing.cable(k)
+        interfaces = [self._link_interface(i, link) for i, link in enumerate(self.network.links)]
+        for i, link in enumerate(self.network.links):
+            far = self.devices[self.network.target_index[i]]
+            interfaces[i].neighbour = Neighbour(far.name, link.target_interface, far.chassis)
+        cables = [i for i, back in enumerate(self.back) if i < back]
+        for k, i in enumerate(cables):
+            interfaces[i].address, interfaces[self.back[i]].address = self.addressing.cable(k)
         return interfaces
 
-    def _link_interface(self, l: int, link: Link) -> Interface:
-        device = self.devices[self.network.source_index[l]]
+    def _link_interface(self, i: int, link: Link) -> Interface:
+        device = self.devices[self.network.source_index[i]]
         index = len(device.interfaces) + 1
         interface = Interface(
             index,
@@ -87,17 +87,17 @@ class World:
             alias=f"to {link.target} {link.target_interface}",
             speed_bps=link.capacity_bps,
             mac=mac(device.index, index),
-            counters=self._link_counters(l),
+            counters=self._link_counters(i),
         )
         device.interfaces.append(interface)
         return interface
 
-    def _link_counters(self, l: int) -> dict[str, Callable[[], int]]:
-        sim, back = self._simulator, self.back[l]
+    def _link_counters(self, i: int) -> dict[str, Callable[[], int]]:
+        sim, back = self._simulator, self.back[i]
         return {
-            "out_octets": partial(_at, sim.link_octets, l),
-            "out_packets": partial(_at, sim.link_packets, l),
-            "out_discards": partial(_at, sim.link_drops, l),
+            "out_octets": partial(_at, sim.link_octets, i),
+            "out_packets": partial(_at, sim.link_packets, i),
+            "out_discards": partial(_at, sim.link_drops, i),
             "in_octets": partial(_at, sim.link_octets, back),
             "in_packets": partial(_at, sim.link_packets, back),
         }
