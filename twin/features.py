@@ -30,6 +30,8 @@ LINK_FEATURES = (
     "path_concentration",  # Σ share² over the paths on the link: 1 = one path has it all
     "inlet_concentration",  # Σ share² over where packets come from: the previous link, or here
     "fresh",  # share of packets that enter the network here
+    "burst_scv",  # squared variation of the arrival rate, from what the paths are told to have
+    "ln_burst_time",  # ln(1 + how long a burst lasts ÷ time to fill the buffer); 0 without bursts
 )
 PATH_FEATURES = (
     "hops",  # ÷ 8
@@ -60,6 +62,20 @@ class Specification:
 
 
 @dataclass(frozen=True)
+class Burstiness:
+    """How the rate of a path wavers within a window, beyond Poisson: squared variation and correlation time.
+
+    No telemetry tells it; the default is Poisson, and calibration or the operator may know better.
+    """
+
+    rate_scv: float = 0.0
+    time_s: float = 0.0
+
+
+POISSON = Burstiness()
+
+
+@dataclass(frozen=True)
 class Features:
     """Tables for the GNN: R paths with a route, their H hops, L links. Waits are in units of the path's own
     transmission time."""
@@ -80,7 +96,9 @@ class Features:
     queues: LinkQueues
 
 
-def build_features(network: Network, traffic: Traffic, prior: MG1K) -> Features:
+def build_features(
+    network: Network, traffic: Traffic, prior: MG1K, burstiness: Burstiness = POISSON
+) -> Features:
     """Solve the prior and tabulate what the GNN needs to correct it."""
     queues = prior.solve(network, traffic)
     paths = network.paths
@@ -93,7 +111,7 @@ def build_features(network: Network, traffic: Traffic, prior: MG1K) -> Features:
     inlet = _inlet_rates(paths, hop_rate, len(network.links))
     arrival = np.maximum(queues.arrival_pps, 1e-300)[paths.links]
     return Features(
-        link=_link_table(network, queues, hop_rate, inlet),
+        link=_link_table(network, queues, hop_rate, inlet, burstiness),
         path=_path_table(paths, queues, bits, seconds, traffic)[routed],
         hop=_hop_table(network, queues, bits, hop_rate / arrival, inlet / arrival),
         hop_link=paths.links,
@@ -156,7 +174,9 @@ def _inlet_rates(paths: Paths, hop_rate: Floats, links: int) -> Floats:
     return rates
 
 
-def _link_table(network: Network, queues: LinkQueues, hop_rate: Floats, inlet: Floats) -> Floats:
+def _link_table(
+    network: Network, queues: LinkQueues, hop_rate: Floats, inlet: Floats, burstiness: Burstiness
+) -> Floats:
     paths = network.paths
     links = len(network.links)
     arrival = np.maximum(queues.arrival_pps, 1e-300)
@@ -167,6 +187,8 @@ def _link_table(network: Network, queues: LinkQueues, hop_rate: Floats, inlet: F
 
     hop_arrival = arrival[paths.links]
     blocking = np.log(np.maximum(queues.blocking, BLOCKING_FLOOR)) / -np.log(BLOCKING_FLOOR)
+    concentration = share(hop_rate / hop_arrival)
+    fill_s = network.buffer_packets * np.maximum(queues.service_s, 1e-300)
     columns = {
         "load": np.minimum(queues.load, LOAD_CAP),
         "ln_wait": np.log1p(queues.wait_s / np.maximum(queues.service_s, 1e-300)),
@@ -175,9 +197,12 @@ def _link_table(network: Network, queues: LinkQueues, hop_rate: Floats, inlet: F
         "ln_buffer": np.log(network.buffer_packets / 64),
         "size_scv": queues.service_scv,
         "ln_blocking": blocking,
-        "path_concentration": share(hop_rate / hop_arrival),
+        "path_concentration": concentration,
         "inlet_concentration": share(inlet / hop_arrival),
         "fresh": share((_hop_index(paths) == 0).astype(np.float64)),
+        # Paths waver independently, so the variation of their sum shrinks with Σ share².
+        "burst_scv": burstiness.rate_scv * concentration,
+        "ln_burst_time": np.log1p(burstiness.time_s / fill_s),
     }
     return np.column_stack([columns[name] for name in LINK_FEATURES])
 

@@ -23,6 +23,8 @@ from twin.features import (
     HOP_FEATURES,
     LINK_FEATURES,
     PATH_FEATURES,
+    POISSON,
+    Burstiness,
     Features,
     build_features,
     operating_point,
@@ -216,9 +218,9 @@ class RouteNet:
         self.module.load_state_dict(checkpoint.weights)
         self.module.eval()
 
-    def predict(self, network: Network, traffic: Traffic) -> PathPrediction:
+    def predict(self, network: Network, traffic: Traffic, burstiness: Burstiness = POISSON) -> PathPrediction:
         """Predict all paths; where there is no path at all, zeros."""
-        features = build_features(network, traffic, self.prior)
+        features = build_features(network, traffic, self.prior, burstiness)
         mean, jitter, loss, width = np.zeros((4, network.path_count))
         if features.routed.any():
             with torch.inference_mode():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -36,7 +36,7 @@ from twin.checkpoint import (
 from twin.dataset import Conditions, Sample, generate, load_samples
 from twin.errors import UsageError
 from twin.features import build_features, operating_point, worst_load
-from twin.models import DelayModel
+from twin.models import DelayModel, PathPrediction
 from twin.network import Floats
 from twin.queueing import MG1K, MM1B, SIZE_SCV
 from twin.routenet import PathGraph, RouteNet, RouteNetModule, load, to_graph
@@ -55,34 +55,38 @@ class Recipe:
     """Everything that decides what comes out of a training run, but its seed."""
 
     name: str
-    conditions: Conditions
-    scenarios: int
+    parts: dict[str, int]  # slice → scenarios of it in the training set
     epochs: int
-    validation: int = 16  # scenarios
+    validation: int = 12  # scenarios of each part
     calibration: int = 12  # scenarios of each slice
+    calibrate_on: tuple[str, ...] = ("random", "lab", "large", "nsfnet-lab", "geant2", "gbn")
     batch: int = 8  # windows
     learning_rate: float = 4e-3
     config: RouteNetConfig = field(default_factory=RouteNetConfig)
 
 
-LAB = Conditions()
+# What is trained, calibrated and tested on. No recipe trains on the maps or on the larger networks.
+_LAB = Conditions(draw="lab", worst_load=(0.2, 1.1), buffers=(64,), arrivals=(("poisson", 1.0),), windows=2)
+_BURSTY = (("modulated", 0.5), ("on-off", 0.5))
+SLICES = {
+    "random": Conditions(),
+    "lab": _LAB,
+    "smoke": Conditions(windows=2, window_s=4.0, arrivals=(("on-off", 1.0),)),
+    "large": Conditions(nodes=(30, 50), windows=2),
+    "nsfnet-lab": replace(_LAB, topologies=("nsfnet",)),
+    "nsfnet-bursty": replace(_LAB, topologies=("nsfnet",), arrivals=_BURSTY),
+    "geant2": Conditions(topologies=("geant2",)),
+    "gbn": Conditions(topologies=("gbn",)),
+}
+TEST_SLICES = tuple(name for name in SLICES if name != "smoke")
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            "smoke", replace(LAB, windows=2, window_s=4.0), scenarios=4, epochs=3, validation=2, calibration=1
+            "smoke", {"smoke": 8}, epochs=8, validation=2, calibration=2, calibrate_on=("smoke",), batch=2
         ),
-        Recipe("fifo-1", LAB, scenarios=240, epochs=40),
+        Recipe("fifo-1", {"random": 320, "lab": 160}, epochs=60),
     )
-}
-# What is calibrated and tested on: the kind of network trained on, larger ones, and maps no recipe trains on.
-SLICES = {
-    "power-law-10-16": LAB,
-    "power-law-30-50": replace(LAB, nodes=(30, 50), windows=2),
-    "nsfnet": replace(LAB, topologies=("nsfnet",)),
-    "geant2": replace(LAB, topologies=("geant2",)),
-    "gbn": replace(LAB, topologies=("gbn",)),
-    "nsfnet-poisson": replace(LAB, topologies=("nsfnet",), arrivals=(("poisson", 1.0),)),
 }
 
 
@@ -102,11 +106,12 @@ def train(
     """
     chosen = find_recipe(recipe)
     torch.manual_seed(seed)
-    training = _samples(data / "training", chosen.conditions, range(chosen.scenarios), progress)
+    torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
+    training = _gather(data, {name: range(count) for name, count in chosen.parts.items()}, progress)
     seeds = range(VALIDATION_SEED, VALIDATION_SEED + chosen.validation)
-    validation = _samples(data / "validation", chosen.conditions, seeds, progress)
+    validation = _gather(data, dict.fromkeys(chosen.parts, seeds), progress)
     module = RouteNetModule(chosen.config)
-    validation_mape = _fit(module, chosen, _graphs(training), _graphs(validation), progress)
+    figures = _fit(module, chosen, _graphs(training), _graphs(validation), progress)
     draft = Checkpoint(
         weights=module.state_dict(),
         config=chosen.config,
@@ -119,10 +124,11 @@ def train(
             samples=len(training),
             date=date,
             versions=_versions(),
-            validation={"mape": validation_mape},
+            validation=figures,
         ),
     )
-    calibration = _calibration_samples(data, chosen, progress)
+    seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + chosen.calibration)
+    calibration = _gather(data, dict.fromkeys(chosen.calibrate_on, seeds), progress)
     write_checkpoint(out, calibrate(draft, calibration, training))
     return draft.provenance.validation
 
@@ -145,20 +151,15 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _samples(
-    folder: Path, conditions: Conditions, seeds: Sequence[int], progress: Progress | None
-) -> list[Sample]:
-    generate(folder, conditions, seeds, progress)
-    return load_samples(folder, seeds)
-
-
-def _calibration_samples(data: Path, recipe: Recipe, progress: Progress | None) -> list[Sample]:
-    seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + recipe.calibration)
-    return [
-        sample
-        for name, conditions in SLICES.items()
-        for sample in _samples(data / name, conditions, seeds, progress)
-    ]
+def _gather(data: Path, wanted: Mapping[str, Sequence[int]], progress: Progress | None) -> list[Sample]:
+    """The samples of {slice: seeds}, simulated where they are missing."""
+    samples = []
+    for name, seeds in wanted.items():
+        if name not in SLICES:
+            raise UsageError(f"no slice {name!r}: choose from {', '.join(SLICES)}")
+        generate(data / name, SLICES[name], seeds, progress)
+        samples += load_samples(data / name, seeds)
+    return samples
 
 
 # ------------------------------------------------------------------------------------------ fitting
@@ -166,7 +167,8 @@ def _calibration_samples(data: Path, recipe: Recipe, progress: Progress | None) 
 
 def labelled_graph(sample: Sample) -> PathGraph:
     """The graph of a sample with its labels: y, y_std (÷ transmission), y_loss, weight, [R] each."""
-    features = build_features(sample.network, sample.traffic, MG1K(size_scv=SIZE_SCV))
+    prior = MG1K(size_scv=SIZE_SCV)
+    features = build_features(sample.network, sample.traffic, prior, sample.burstiness)
     graph = to_graph(features)
     mean, std, count = (a[features.routed] for a in (sample.mean_s, sample.std_s, sample.count))
     measured = (count > 0) & (std > 0)
@@ -202,15 +204,16 @@ def _fit(
     training: list[PathGraph],
     validation: list[PathGraph],
     progress: Progress | None,
-) -> float:
-    """Leave the best epoch's weights in ``module``; returns its validation MAPE."""
+) -> dict[str, float]:
+    """Leave the best epoch's weights in ``module``; returns its validation MAPE and that of the prior."""
     module.fit_scales(training)
     batches = DataLoader(training, batch_size=recipe.batch, shuffle=True)
     optimiser = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.epochs * len(batches), pct_start=0.1
     )
-    best, best_mape = copy.deepcopy(module.state_dict()), validation_mape(module, validation)
+    prior_mape = validation_mape(module, validation)  # an untrained network is its prior
+    best, best_mape = copy.deepcopy(module.state_dict()), prior_mape
     task = None if progress is None else progress.add_task("train", total=recipe.epochs)
     for epoch in range(recipe.epochs):
         for graph in batches:
@@ -227,7 +230,7 @@ def _fit(
                 task, advance=1, description=f"epoch {epoch + 1}: MAPE {mape:.2%}, best {best_mape:.2%}"
             )
     module.load_state_dict(best)
-    return best_mape
+    return {"mape": best_mape, "prior_mape": prior_mape}
 
 
 def validation_mape(module: RouteNetModule, graphs: list[PathGraph]) -> float:
@@ -247,7 +250,7 @@ def calibrate(checkpoint: Checkpoint, samples: list[Sample], training: list[Samp
     for sample in samples:
         features = build_features(sample.network, sample.traffic, model.prior)
         measured = (sample.count > 0)[features.routed]
-        predicted = model.predict(sample.network, sample.traffic).mean_s[features.routed]
+        predicted = model.predict(sample.network, sample.traffic, sample.burstiness).mean_s[features.routed]
         actual = np.where(measured, sample.mean_s[features.routed], 1.0)
         scores.append(np.abs(np.log(predicted / actual))[measured])
         loads.append(worst_load(features)[measured])
@@ -286,24 +289,39 @@ def evaluate(
     *,
     data: Path,
     scenarios: int = 12,
-    slices: Sequence[str] = tuple(SLICES),
+    slices: Sequence[str] = TEST_SLICES,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """{slice: {model: figures}} of all models on test networks, simulated into ``data`` where missing."""
-    models: tuple[DelayModel, ...] = (MM1B(), MG1K(), load(checkpoint))
+    """{slice: {model: figures}} of all models on test networks, simulated into ``data`` where missing.
+
+    ``routenet`` is told how bursty the traffic is, ``routenet-untold`` is not, like the queueing models.
+    """
+    routenet = load(checkpoint)
+    models: dict[str, Predict] = {
+        "mm1b": _untold(MM1B()),
+        "mg1k": _untold(MG1K()),
+        "routenet": lambda sample: routenet.predict(sample.network, sample.traffic, sample.burstiness),
+        "routenet-untold": _untold(routenet),
+    }
     seeds = range(TEST_SEED, TEST_SEED + scenarios)
     report = {}
     for name in slices:
-        if name not in SLICES:
-            raise UsageError(f"no slice {name!r}: choose from {', '.join(SLICES)}")
-        samples = _samples(data / name, SLICES[name], seeds, progress)
-        report[name] = {model.name: score(model, samples) for model in models}
+        samples = _gather(data, {name: seeds}, progress)
+        report[name] = {model: score(predict, samples) for model, predict in models.items()}
     return report
 
 
-def score(model: DelayModel, samples: Sequence[Sample]) -> dict[str, float]:
+Predict = Callable[[Sample], PathPrediction]
+
+
+def _untold(model: DelayModel) -> Predict:
+    """A model that is given what telemetry tells, and so takes bursty traffic for Poisson."""
+    return lambda sample: model.predict(sample.network, sample.traffic)
+
+
+def score(predict: Predict, samples: Sequence[Sample]) -> dict[str, float]:
     """Errors of queueing + transmission delay over all measured paths, and what the interval covers."""
-    rows = np.concatenate([_residuals(model, sample) for sample in samples], axis=1)
+    rows = np.concatenate([_residuals(predict(sample), sample) for sample in samples], axis=1)
     error, width, jitter, lost, noise = rows
     ape = np.abs(np.expm1(error))
     return {
@@ -320,9 +338,8 @@ def score(model: DelayModel, samples: Sequence[Sample]) -> dict[str, float]:
     }
 
 
-def _residuals(model: DelayModel, sample: Sample) -> Floats:
+def _residuals(said: PathPrediction, sample: Sample) -> Floats:
     """[5, measured paths]: ln(predicted ÷ measured), half-width, ln jitter ratio, loss error, label noise."""
-    said = model.predict(sample.network, sample.traffic)
     measured = (sample.count > 0) & (sample.std_s > 0)
     actual = sample.mean_s[measured]
     return np.array(
