@@ -86,6 +86,7 @@ def dtype_of(layout: Layout) -> np.dtype[np.void]:
 INGRESS_RECORD = dtype_of(INGRESS_LAYOUT)
 DELAY_RECORD = dtype_of(DELAY_LAYOUT)
 SAMPLING_RECORD = dtype_of(SAMPLING_LAYOUT)
+RECORD_OF = {INGRESS_TEMPLATE: INGRESS_RECORD, DELAY_TEMPLATE: DELAY_RECORD}
 Records = NDArray[np.void]
 
 
@@ -124,6 +125,7 @@ class Encoder:
 
     def records(self, export_time_s: int, template: int, records: Records) -> Iterator[bytes]:
         """Data messages, as many as the MTU asks for."""
+        records = records.astype(RECORD_OF[template])  # numpy likes to change the byte order under way
         room = MAX_MESSAGE_OCTETS - HEADER.size - SET_HEADER.size
         step = room // records.dtype.itemsize
         for start in range(0, len(records), step):

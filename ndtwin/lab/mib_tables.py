@@ -206,7 +206,7 @@ def route_table(device: Device) -> Iterator[Cell]:
 
 
 def route_index(route: Route) -> Oid:
-    """destType.dest.pfxLen.policy.nextHopType.nextHop; the policy zeroDotZero; no next hop: unknown(0), empty."""
+    """destType.dest.pfxLen.policy.nhType.nextHop: policy zeroDotZero; no next hop: unknown(0), empty."""
     hop = address_index(route.next_hop) if route.next_hop is not None else (0, 0)
     return (*address_index(route.prefix.network_address), route.prefix.prefixlen, 2, 0, 0, *hop)
 
