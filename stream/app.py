@@ -47,8 +47,9 @@ from mode.supervisors import CrashingSupervisor
 from stream.admin import MAX_MESSAGE_BYTES, ensure_topics
 from stream.client import logger
 from stream.codec import encode
+from stream.consumer import Message
 from stream.processor import Processor
-from stream.runner import Message, PartitionRunner
+from stream.runner import PartitionRunner
 from stream.topics import BY_RECORD, DAY_MS, TOPICS, Topic, key_of, partition_of
 from twin.errors import DecodeError
 from twin.records import DeadLetter, Record
@@ -111,6 +112,14 @@ class CheckpointTable:
         return msgspec.msgpack.decode(value, type=_Head) if value is not None else None
 
 
+def _message(message: Any) -> Message:
+    """Faust's message as ours; a tombstone, which no topic of ours has, as an empty one."""
+    timestamp_ms = round(message.timestamp * 1000)
+    return Message(
+        message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value or b""
+    )
+
+
 def _piece_key(partition: int, generation: int, piece: int) -> bytes:
     return b"%d/%d/%d" % (partition, generation, piece)
 
@@ -164,14 +173,8 @@ class StreamApp:
     async def _agent(self, stream: Any) -> None:
         async for event in stream.noack().events():
             turns = self._turns_of(event.message.partition)
-            message = event.message
             turns.keep(event)
-            turns.runner.feed(
-                Message(
-                    round(message.timestamp * 1e9), message.topic, message.offset, message.key, message.value
-                ),
-                time.time_ns(),
-            )
+            turns.runner.feed(_message(event.message), time.time_ns())
 
     def _turns_of(self, partition: int) -> _Turns:
         """The partition's work, restored from its checkpoint when it has just come to this worker."""

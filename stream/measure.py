@@ -117,7 +117,14 @@ def _add_flows(
 
 def _report_flags(reports: list[FlowReport]) -> Flags:
     flags = {f"flows-lost:{report.device}" for report in reports if report.lost_records > 0}
-    return flags | {f"{flag}:{report.device}" for report in reports for flag in report.quality}
+    return flags | {
+        f"{flag}:{report.device}" for report in reports for flag in report.quality if not _numbers(flag)
+    }
+
+
+def _numbers(flag: str) -> bool:
+    """``supplement`` and ``supplement-2`` only number the reports of one bin: nothing is wrong with them."""
+    return flag.startswith("supplement")
 
 
 # -------------------------------------------------------------------------------------------- delays
@@ -131,7 +138,30 @@ class _Sums:
     weighted_s: list[float]  # [P]
     bits_weight: float = 0.0
     bits: float = 0.0
-    destinations: int = 0
+
+    @classmethod
+    def of(cls, paths: int) -> _Sums:
+        """Nothing yet."""
+        return cls([0.0] * paths, [0.0] * paths)
+
+    def add(self, part: PathDelay, path: int) -> None:
+        """Add one measurement of a path."""
+        self.weight[path] += part.count
+        self.weighted_s[path] += part.count * part.mean_s
+        if part.packet_bits is not None:
+            self.bits_weight += part.count
+            self.bits += part.count * part.packet_bits
+
+    def measurement(self, method: DelayMethod, direction: Direction) -> DelayMeasurement:
+        """The weighted means."""
+        weight, weighted_s = np.array(self.weight), np.array(self.weighted_s)
+        return DelayMeasurement(
+            method=method,
+            direction=direction,
+            mean_s=np.divide(weighted_s, weight, out=np.zeros_like(weight), where=weight > 0),
+            count=weight,
+            packet_bits=round(self.bits / self.bits_weight, 3) if self.bits_weight else None,
+        )
 
 
 @dataclass
@@ -149,29 +179,32 @@ _Identity = tuple[str, str, str, str, int, int, float]
 _Reading = tuple[int, PathDelay, DelayReport]
 
 
-def delays_of(reports: Iterable[DelayReport], window: Window, resolver: Resolver) -> MergedDelays:
+def delays_of(reports: list[DelayReport], window: Window, resolver: Resolver) -> MergedDelays:
     """Merge what was measured in one window."""
     merged = MergedDelays()
+    for report in reports:
+        device = resolver.name(report.device)
+        merged.flags |= {
+            f"{flag}:{device}" for flag in report.quality if window[0] < report.observed_at_ns <= window[1]
+        }
+        if not report.delays:  # it measured nothing, which is not the same as being silent
+            merged.probers[device] = max(report.observed_at_ns, merged.probers.get(device, 0))
     sums: dict[tuple[DelayMethod, Direction], _Sums] = {}
     unresolved = 0
     for _, (_, part, report) in sorted(_last_readings(reports, window).items(), key=lambda item: item[0]):
-        merged.probers[report.device] = max(part.end_ns, merged.probers.get(report.device, 0))
-        flaw = _flaw(part, report)
         source, target = resolver.node(report.device), resolver.node(part.destination)
-        if flaw:
-            merged.flags.add(f"{flaw}:{report.device}")
+        device = resolver.name(report.device)
+        merged.probers[device] = max(part.end_ns, merged.probers.get(device, 0))
+        if flaw := _flaw(part, report):
+            merged.flags.add(f"{flaw}:{device}")
         elif min(source, target) < 0:
             unresolved += 1
         elif part.count > 0 and source != target:
-            size = resolver.path_count
-            key = (report.method, report.direction)
-            plane = sums.setdefault(key, _Sums([0.0] * size, [0.0] * size))
-            _add_delay(plane, part, resolver.path(source, target))
+            plane = sums.setdefault((report.method, report.direction), _Sums.of(resolver.path_count))
+            plane.add(part, resolver.path(source, target))
     if unresolved:
         merged.flags.add(f"delays-unresolved:{unresolved}")
-    merged.planes = tuple(
-        _measurement(method, direction, sums[method, direction]) for method, direction in sorted(sums)
-    )
+    merged.planes = tuple(sums[key].measurement(*key) for key in sorted(sums))
     return merged
 
 
@@ -203,22 +236,3 @@ def _flaw(part: PathDelay, report: DelayReport) -> str:
     if part.count > 0 and not (math.isfinite(part.mean_s) and part.mean_s >= 0):
         return "clock-unsynchronised"
     return ""
-
-
-def _add_delay(sums: _Sums, part: PathDelay, path: int) -> None:
-    sums.weight[path] += part.count
-    sums.weighted_s[path] += part.count * part.mean_s
-    if part.packet_bits is not None:
-        sums.bits_weight += part.count
-        sums.bits += part.count * part.packet_bits
-
-
-def _measurement(method: DelayMethod, direction: Direction, sums: _Sums) -> DelayMeasurement:
-    weight, weighted_s = np.array(sums.weight), np.array(sums.weighted_s)
-    return DelayMeasurement(
-        method=method,
-        direction=direction,
-        mean_s=np.divide(weighted_s, weight, out=np.zeros_like(weight), where=weight > 0),
-        count=weight,
-        packet_bits=round(sums.bits / sums.bits_weight, 3) if sums.bits_weight else None,
-    )

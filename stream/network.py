@@ -41,6 +41,9 @@ from twin.records import (
 Change = DeviceTopology | LinkAnnotations | NetworkEvent
 Input = DeviceSample | FlowReport | DelayReport | Change
 Report = TypeVar("Report", FlowReport, DelayReport)
+# A poll tells all that was measured until it was made. A bin is told some time after its end, and again when
+# more is known of it: so the event time of its report is the bin's end.
+_BINNED_METHODS = frozenset({"ipfix-on-path"})
 _LINK_EVENTS = {"link-up": True, "link-down": False}
 _SILENCE_EVENTS = {"device-silent": True, "device-back": False}
 
@@ -295,7 +298,13 @@ def _extent(record: Input) -> tuple[str, int, int]:
         case FlowReport():
             return f"flows/{record.device}", record.end_ns, max(record.start_ns, record.end_ns - 1)
         case DelayReport():
-            return f"delays/{record.method}/{record.device}", record.observed_at_ns, record.observed_at_ns - 1
+            read_at_ns = record.observed_at_ns
+            binned = record.method in _BINNED_METHODS and record.delays
+            return (
+                f"delays/{record.method}/{record.device}",
+                _reach(record) if binned else read_at_ns,
+                read_at_ns - 1,
+            )
         case _:
             return "", record.observed_at_ns, record.observed_at_ns
 

@@ -36,6 +36,7 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     window_s: float = 10.0
     lateness_s: float = 2.0
+    settle_s: float = 0.5  # for a source's burst of records to be complete
     idle_timeout_s: float = 15.0
     future_tolerance_s: float = 60.0
     dormant_after_s: float = 600.0  # of silence of all sources: no more windows until one speaks
@@ -61,6 +62,7 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             windows=WindowRules(
                 length_ns=_ns(self.window_s),
                 lateness_ns=_ns(self.lateness_s),
+                settle_ns=_ns(self.settle_s),
                 idle_ns=_ns(self.idle_timeout_s),
                 future_ns=_ns(self.future_tolerance_s),
                 dormant_ns=_ns(self.dormant_after_s),

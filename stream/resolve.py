@@ -15,6 +15,7 @@ class Resolver:
 
     def __init__(self, graph: GraphState) -> None:
         self._owners = graph.owners
+        self._nodes = graph.nodes
         self._index = {node: i for i, node in enumerate(graph.nodes)}
         self._known: dict[str, int] = {}
 
@@ -34,6 +35,11 @@ class Resolver:
         if index is None:
             index = self._known[token] = self._look_up(token)
         return index
+
+    def name(self, token: str) -> str:
+        """The node a token belongs to, else the token itself."""
+        index = self.node(token)
+        return self._nodes[index] if index >= 0 else token
 
     def _look_up(self, token: str) -> int:
         if token in self._index:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from stream.codec import decode
+from stream.consumer import Message, decode_message
 from stream.processor import Processor
 from twin.errors import DecodeError
 from twin.records import DeadLetter, Record
@@ -39,14 +39,12 @@ MAX_HELD = 50_000  # records waiting for a topic that lags; beyond, the oldest g
 _FORMAT = 1
 
 
-class Message(NamedTuple):
-    """A message of a topic of the runner's partition."""
+class _Waiting(NamedTuple):
+    """A message in its place in the order."""
 
     timestamp_ns: int
     topic: str
-    offset: int
-    key: bytes | None
-    payload: bytes
+    message: Message
 
 
 class _Checkpoint(msgspec.Struct, array_like=True):
@@ -69,7 +67,7 @@ class PartitionRunner:
         self._timestamps_ns = dict.fromkeys(self.offsets, 0)  # newest processed
         self._read = dict(self.offsets)  # next offset to be fed
         self._newest_ns = dict(self._timestamps_ns)  # newest fed
-        self._waiting: dict[str, deque[Message]] = {topic: deque() for topic in self.offsets}
+        self._waiting: dict[str, deque[_Waiting]] = {topic: deque() for topic in self.offsets}
         self._fed_at_ns = 0
 
     def feed(self, message: Message, wall_ns: int | None = None) -> bool:
@@ -77,12 +75,12 @@ class PartitionRunner:
         topic = message.topic
         if message.offset < self._read[topic]:
             return False
-        timestamp_ns = message.timestamp_ns
+        timestamp_ns = message.timestamp_ms * 1_000_000
         if wall_ns is not None:
             timestamp_ns = min(timestamp_ns, wall_ns + FUTURE_NS)
             self._fed_at_ns = wall_ns
         self._newest_ns[topic] = max(timestamp_ns, self._newest_ns[topic])  # offsets decide within a topic
-        self._waiting[topic].append(message._replace(timestamp_ns=self._newest_ns[topic]))
+        self._waiting[topic].append(_Waiting(self._newest_ns[topic], topic, message))
         self._read[topic] = message.offset + 1
         return True
 
@@ -92,8 +90,8 @@ class PartitionRunner:
         Without a wall clock (a replay) there is no grace, no stall and no idle time.
         """
         outputs: list[Record] = []
-        while (message := self._next(at_end, wall_ns)) is not None:
-            outputs += self._process(message)
+        while (waiting := self._next(at_end, wall_ns)) is not None:
+            outputs += self._process(waiting)
         if wall_ns is not None and self._drained(at_end):
             outputs += self._tick(wall_ns - IDLE_DISTANCE_NS)
         return outputs
@@ -107,11 +105,11 @@ class PartitionRunner:
         """Messages fed and not yet released."""
         return sum(len(waiting) for waiting in self._waiting.values())
 
-    def _next(self, at_end: Callable[[str, int], bool], wall_ns: int | None) -> Message | None:
+    def _next(self, at_end: Callable[[str, int], bool], wall_ns: int | None) -> _Waiting | None:
         heads = [waiting[0] for waiting in self._waiting.values() if waiting]
         if not heads:
             return None
-        first = min(heads)
+        first = min(heads, key=lambda head: head[:2])
         if self.held > MAX_HELD:
             return self._waiting[first.topic].popleft()
         if wall_ns is not None and first.timestamp_ns > wall_ns - GRACE_NS:
@@ -123,32 +121,22 @@ class PartitionRunner:
     def _drained(self, at_end: Callable[[str, int], bool]) -> bool:
         return self.held == 0 and all(at_end(topic, read) for topic, read in self._read.items())
 
-    def _process(self, message: Message) -> list[Record]:
-        outputs = self._tick(message.timestamp_ns)
+    def _process(self, waiting: _Waiting) -> list[Record]:
+        outputs = self._tick(waiting.timestamp_ns)
+        record = decode_message(waiting.message)
         self.metrics["consumed"] += 1
-        try:
-            outputs += self.processor.on_record(decode(message.topic, message.payload))
-        except DecodeError as error:
+        if isinstance(record, DeadLetter):
             self.metrics["dead_letters"] += 1
-            outputs.append(self._dead_letter(message, str(error)))
-        self.offsets[message.topic] = message.offset + 1
-        self._timestamps_ns[message.topic] = message.timestamp_ns
+            outputs.append(record)
+        else:
+            outputs += self.processor.on_record(record)
+        self.offsets[waiting.topic] = waiting.message.offset + 1
+        self._timestamps_ns[waiting.topic] = waiting.timestamp_ns
         return outputs
 
     def _tick(self, clock_ns: int) -> list[Record]:
         self.clock_ns = max(clock_ns, self.clock_ns)
         return list(self.processor.on_time(self.clock_ns))
-
-    def _dead_letter(self, message: Message, reason: str) -> DeadLetter:
-        return DeadLetter(
-            source=message.topic,
-            payload=message.payload,
-            reason=reason,
-            observed_at_ns=self.clock_ns,
-            partition=self.partition,
-            offset=message.offset,
-            key=message.key,
-        )
 
     def checkpoint(self) -> bytes:
         """All state and what it has seen."""

@@ -7,12 +7,12 @@ log's: the newest Kafka timestamp seen. A *source* is one device's stream of one
 *in time* when the clock has not passed its event time by more than the lateness.
 
 The window that ends at E closes as soon as the clock has reached E + lateness and every source that is
-waited for has *passed*: it gave a record with event time x ≥ E and the clock has reached x + lateness. Then
-every in-time record with an event time up to x is in, so what the window holds is a function of the set of
-in-time records, not of the order in which they came. Records of a source from after its first pass
-do not count for this window, whether they are there or not. Whatever the sources do, the window closes when
-the clock reaches E + idle time-out; a source that had not passed by then is idle and is not waited for
-again until it speaks.
+waited for has *passed*: it gave a record with event time x ≥ E, the clock has reached x + lateness, and
+what came with it in one burst has had the settling time to come. Then every in-time record with an event
+time up to x is in, so what the window holds is a function of the set of in-time records, not of the order
+in which they came. Records of a source from after its first pass do not count for this window, whether they
+are there or not. Whatever the sources do, the window closes when the clock reaches E + idle time-out; a
+source that had not passed by then is idle and is not waited for again until it speaks.
 
 - Nothing closes before some source was seen. The first window waits for one idle time-out after the first
   record, so that sources that speak every few seconds are known before they are needed.
@@ -44,6 +44,7 @@ class WindowRules:
 
     length_ns: int
     lateness_ns: int
+    settle_ns: int
     idle_ns: int
     future_ns: int
     dormant_ns: int
@@ -53,7 +54,9 @@ class Source(msgspec.Struct, array_like=True):
     """One device's stream of one kind."""
 
     newest_ns: int
-    recent_ns: list[int]  # event times at or after the end of the newest closed window
+    recent_ns: list[
+        tuple[int, int]
+    ]  # (event time, clock when it came), from the newest closed window's end on
     waited_for: bool = True
     idle: bool = False
 
@@ -101,10 +104,10 @@ class Windows:
         state.earliest_ns = min(state.earliest_ns, last_ns)
         known = state.sources.get(source)
         if known is None:
-            state.sources[source] = Source(newest_ns=event_ns, recent_ns=[event_ns], waited_for=waited_for)
+            state.sources[source] = Source(event_ns, [(event_ns, now_ns)], waited_for)
             return
         known.newest_ns = max(known.newest_ns, event_ns)
-        known.recent_ns.append(event_ns)
+        known.recent_ns.append((event_ns, now_ns))
         known.idle = False
 
     def _wake(self, now_ns: int) -> None:
@@ -143,20 +146,23 @@ class Windows:
         return source.waited_for and not source.idle and not self._passed(source, end_ns, now_ns)
 
     def _passed(self, source: Source, end_ns: int, now_ns: int) -> bool:
-        newest_settled_ns = now_ns - self._rules.lateness_ns
-        return any(end_ns <= event_ns <= newest_settled_ns for event_ns in source.recent_ns)
+        event_until_ns, came_until_ns = now_ns - self._rules.lateness_ns, now_ns - self._rules.settle_ns
+        return any(
+            end_ns <= at_ns <= event_until_ns and came_ns <= came_until_ns
+            for at_ns, came_ns in source.recent_ns
+        )
 
     def cutoff(self, source: str, end_ns: int) -> int:
         """Up to which event time a source's records count for the window that ends here: its first pass."""
         known = self._state.sources.get(source)
-        passes = [event_ns for event_ns in known.recent_ns if event_ns >= end_ns] if known is not None else []
+        passes = [at_ns for at_ns, _ in known.recent_ns if at_ns >= end_ns] if known is not None else []
         return min(passes, default=end_ns)
 
     def close(self, end_ns: int) -> None:
         """The window that ends here is closed."""
         state = self._state
         for source in state.sources.values():
-            source.recent_ns = [event_ns for event_ns in source.recent_ns if event_ns >= end_ns]
+            source.recent_ns = [recent for recent in source.recent_ns if recent[0] >= end_ns]
             source.idle |= not source.recent_ns
         state.closed_until_ns = end_ns
         state.earliest_ns = end_ns

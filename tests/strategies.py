@@ -1,10 +1,14 @@
 """One small network that speaks like devices do, and Hypothesis strategies over its records.
 
 The network is a ring of N routers R0 … with known loads: everything a test expects can be computed by hand.
-Router i has loopback 10.255.0.i+1, customers 10.(i+1).0.0/16, ``eth0`` to the next router and ``eth1`` to the one before.
+Router i has a loopback in 10.255.0.0/16, customers in a /24, ``eth0`` to the next router and ``eth1`` to
+the one before.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
@@ -59,7 +63,7 @@ class Ring:
         self.network = network
 
     def topology(self, i: int, at_ns: int = T0) -> DeviceTopology:
-        """What router i reports: neighbours, addresses, routes the shorter way round (clockwise when equal)."""
+        """What router i reports; routes go the shorter way round, clockwise when equal."""
         after, before = (i + 1) % self.size, (i - 1) % self.size
         routes = [Route(prefix=customers(i), local=True), Route(prefix=f"{loopback(i)}/32", local=True)]
         for j in range(self.size):
@@ -206,23 +210,22 @@ def _structs(kind: type) -> st.SearchStrategy[Record]:
 def _field(name: str, kind: msgspec.inspect.Type) -> st.SearchStrategy[object]:
     if name == "network":
         return st.just("ring")
-    if isinstance(kind, msgspec.inspect.IntType):
-        return _instants if name.endswith("_ns") else st.integers(-5, 2**64)
-    if isinstance(kind, msgspec.inspect.UnionType):
-        return st.one_of([_field(name, one) for one in kind.types])
-    if isinstance(kind, msgspec.inspect.VarTupleType):
-        return st.lists(_field("", kind.item_type), max_size=4).map(tuple)
-    if isinstance(kind, msgspec.inspect.LiteralType):
-        return st.sampled_from(kind.values)
-    if isinstance(kind, msgspec.inspect.StructType):
-        return _structs(kind.cls)
-    simple: dict[type, st.SearchStrategy[object]] = {
-        msgspec.inspect.StrType: _strings,
-        msgspec.inspect.FloatType: _numbers,
-        msgspec.inspect.BoolType: st.booleans(),
-        msgspec.inspect.NoneType: st.none(),
-    }
-    return simple[type(kind)]
+    if name.endswith("_ns") and isinstance(kind, msgspec.inspect.IntType):
+        return _instants
+    return _BY_KIND[type(kind)](kind)
+
+
+_BY_KIND: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
+    msgspec.inspect.IntType: lambda kind: st.integers(-5, 2**63),
+    msgspec.inspect.FloatType: lambda kind: _numbers,
+    msgspec.inspect.StrType: lambda kind: _strings,
+    msgspec.inspect.BoolType: lambda kind: st.booleans(),
+    msgspec.inspect.NoneType: lambda kind: st.none(),
+    msgspec.inspect.UnionType: lambda kind: st.one_of([_field("", one) for one in kind.types]),
+    msgspec.inspect.VarTupleType: lambda kind: st.lists(_field("", kind.item_type), max_size=4).map(tuple),
+    msgspec.inspect.LiteralType: lambda kind: st.sampled_from(kind.values),
+    msgspec.inspect.StructType: lambda kind: _structs(kind.cls),
+}
 
 
 def link_event(kind: str, i: int, interface: str, at_ns: int) -> NetworkEvent:

@@ -21,12 +21,15 @@ STEP = 8e-4
 _MAX_CODE = 65535
 
 
-def pack_magnitudes(values: NDArray[np.floating]) -> bytes:
-    """Pack non-negative finite float[n] to 16-bit logarithms. Below FLOOR becomes zero; above the range clips."""
+def pack_magnitudes(values: NDArray[np.floating], coarseness: int = 1) -> bytes:
+    """Pack non-negative finite float[n] to 16-bit logarithms. Below FLOOR becomes zero; above the range clips.
+
+    ``coarseness`` k rounds codes to multiples of k: k times the error, log2(k) bits fewer after deflation.
+    """
     values = np.asarray(values, dtype=np.float64)
     codes = np.zeros(values.shape, dtype=np.uint16)
     live = values >= FLOOR
-    scaled = np.rint(np.log(values[live] / FLOOR) / STEP) + 1
+    scaled = np.rint(np.log(values[live] / FLOOR) / (STEP * coarseness)) * coarseness + 1
     codes[live] = np.minimum(scaled, _MAX_CODE).astype(np.uint16)
     return _deflate(codes)
 
@@ -46,7 +49,7 @@ def pack_integers(values: NDArray[np.integer], dtype: type[np.integer] = np.int1
 
 def unpack_integers(blob: bytes, dtype: type[np.integer] = np.int16) -> NDArray[np.integer]:
     """Inverse of :func:`pack_integers`."""
-    return _inflate(blob, np.dtype(dtype))
+    return _inflate(blob, np.dtype(dtype)).astype(dtype, copy=False)
 
 
 def _deflate(values: NDArray[np.generic]) -> bytes:
