@@ -76,7 +76,9 @@ class Settings(Table):
     """The whole file."""
 
     run_dir: str = "run"
-    lab_enabled: bool = True  # `ndtwin up` starts the simulated lab; false: a real network by collect.inventory
+    lab_enabled: bool = (
+        True  # `ndtwin up` starts the simulated lab; false: a real network by collect.inventory
+    )
     broker: BrokerSettings = BrokerSettings()
     collect: CollectSettings = CollectSettings()
     pipeline: PipelineSettings = PipelineSettings()
@@ -102,6 +104,11 @@ class Settings(Table):
     def inventory_path(self) -> Path:
         """The inventory that the collectors read."""
         return Path(self.collect.inventory) if self.collect.inventory else self.run_path / "inventory.toml"
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """The model's weights; None means those that are shipped."""
+        return Path(self.twin.checkpoint) if self.twin.checkpoint else None
 
     @property
     def archive_path(self) -> Path:
@@ -169,7 +176,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} cannot be read ({error}): give another with --config") from error
+        raise ConfigError(
+            f"configuration {path} cannot be read ({error}): give another with --config"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"configuration {path} is not TOML: {error}") from error
 
@@ -195,4 +204,6 @@ def _check(settings: Settings, path: Path | None) -> None:
     if settings.detector.window_s not in (DetectorSettings().window_s, settings.pipeline.window_s):
         raise ConfigError(f"{origin}: detector.window_s follows pipeline.window_s: remove it")
     if settings.collect.poll_s <= 0:
-        raise ConfigError(f"{origin}: collect.poll_s is {settings.collect.poll_s}: give seconds greater than 0")
+        raise ConfigError(
+            f"{origin}: collect.poll_s is {settings.collect.poll_s}: give seconds greater than 0"
+        )

@@ -63,7 +63,7 @@ class Publisher:
                     "message.max.bytes": 4 << 20,
                     "queue.buffering.max.messages": queue_messages,
                     "linger.ms": 5,
-                    "compression.type": "lz4",
+                    "compression.type": "gzip",  # aiokafka reads it without an extra library
                     "error_cb": self._on_error,
                 },
             )

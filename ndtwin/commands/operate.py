@@ -29,7 +29,7 @@ WindowOption = Annotated[
 TopologyOption = Annotated[
     str | None,
     typer.Option(
-        "--topology", help="nsfnet, geant2, gbn, power_law:N or a GraphML file.", show_default="nsfnet"
+        "--topology", help="nsfnet, geant2, gbn, power-law:N or a GraphML file.", show_default="nsfnet"
     ),
 ]
 
@@ -108,11 +108,12 @@ def drill(
     Uses ports and addresses of its own, so a running `ndtwin up` is not disturbed.
     """
     from ndtwin.drill import Drill
-    from ndtwin.lab.faults import check_fault
+    from ndtwin.lab.faults import FAULTS
     from ndtwin.loop import running_loop
     from ndtwin.ports import private_ports
 
-    check_fault(fault)
+    if fault not in FAULTS:
+        raise UsageError(f"unknown fault {fault!r}: there is {', '.join(FAULTS)}")
     overrides = {"lab": {"topology": topology}, "pipeline": {"window_s": window}}
     with private_ports(run_dir) as (own_dir, own):
         settings = settings_from(config, own_dir, merge(overrides, own))

@@ -14,7 +14,7 @@ from twin.errors import UsageError
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(replay)
+    # replay joins when stream.replay is there
     app.command()(schemas)
 
 

@@ -1,0 +1,123 @@
+"""The services: rooms joined to Kafka, each with a heartbeat. What `ndtwin collect`, `stream`, `twin`, … run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+
+from anomaly.processor import DivergenceProcessor
+from collectors.inventory import load_inventory
+from collectors.service import run_collectors
+from collectors.stats import CollectorStats
+from ndtwin.config import Settings
+from ndtwin.serve import run_serve
+from stream.app import MakeProcessor, run_app
+from stream.health import Heart
+from stream.pipeline import NetworkPipeline
+from stream.predictor import run_predictor
+from stream.publisher import Publisher
+from stream.topics import INPUT_TOPICS
+
+BEAT_S = 1.0
+DETECT_TOPICS = ("ndt.state", "ndt.predictions")
+
+
+def run_collect(settings: Settings, stop: threading.Event) -> None:
+    """Devices → Kafka until ``stop``."""
+    inventory = load_inventory(settings.inventory_path)
+    stats = CollectorStats()
+    with Publisher(settings.bootstrap, settings.broker.partitions, client_id="collect") as publisher:
+        heart = Heart(publisher, "collect")
+
+        async def run() -> None:
+            ended = asyncio.Event()
+            beats = asyncio.create_task(_beat(heart, stats, stop, ended))
+            await run_collectors(
+                inventory,
+                publisher.publish,
+                poll_s=settings.collect.poll_s,
+                window_s=settings.pipeline.window_s,
+                stop=ended,
+                stats=stats,
+            )
+            await beats
+
+        asyncio.run(run())
+        heart.beat("stopped")
+
+
+async def _beat(heart: Heart, stats: CollectorStats, stop: threading.Event, ended: asyncio.Event) -> None:
+    """Tell how it goes until the signal comes, then end the collectors."""
+    while not stop.is_set():
+        silent = ", ".join(sorted(stats.silent)[:5])
+        heart.beat("degraded" if silent else "running", f"silent: {silent}" if silent else "", stats.metrics())
+        await asyncio.sleep(BEAT_S)
+    ended.set()
+
+
+def run_stream(settings: Settings) -> None:
+    """Records → states, in Faust, until SIGTERM or SIGINT."""
+    _run_faust(settings, "stream", INPUT_TOPICS, lambda: NetworkPipeline(settings.pipeline))
+
+
+def run_detect(settings: Settings) -> None:
+    """States and predictions → alerts, in Faust, until SIGTERM or SIGINT."""
+    _run_faust(settings, "detect", DETECT_TOPICS, lambda: DivergenceProcessor(settings.detector))
+
+
+def _run_faust(settings: Settings, component: str, topics: tuple[str, ...], make: MakeProcessor) -> None:
+    with Publisher(settings.bootstrap, settings.broker.partitions, client_id=component) as publisher:
+        heart = Heart(publisher, component)
+        heart.beat("starting")
+        data_dir = settings.run_path / "faust" / component
+        data_dir.mkdir(parents=True, exist_ok=True)
+        run_app(
+            f"ndtwin-{component}",
+            settings.bootstrap,
+            topics,
+            make,
+            partitions=settings.broker.partitions,
+            on_status=lambda metrics: _tell_faust(heart, metrics),
+            data_dir=data_dir,
+        )
+        heart.beat("stopped")
+
+
+def _tell_faust(heart: Heart, metrics: dict[str, float]) -> None:
+    waits = metrics.get("partitions", 0) == 0
+    heart.beat("starting" if waits else "running", "waits for its partitions" if waits else "", metrics)
+
+
+def run_twin(settings: Settings, stop: threading.Event) -> None:
+    """States → predictions until ``stop``."""
+    run_predictor(
+        settings.bootstrap,
+        partitions=settings.broker.partitions,
+        model=settings.twin.model,
+        checkpoint=settings.checkpoint_path,
+        stop=stop,
+    )
+
+
+def run_archive_service(settings: Settings, stop: threading.Event) -> None:
+    """Every topic → Parquet files until ``stop``."""
+    run_archive(settings.bootstrap, settings.archive_path, partitions=settings.broker.partitions, stop=stop)
+
+
+def run_serve_service(settings: Settings) -> None:
+    """API and page until SIGTERM or SIGINT."""
+    with Publisher(settings.bootstrap, settings.broker.partitions, client_id="serve") as publisher:
+        asyncio.run(_serve(settings, Heart(publisher, "serve")))
+
+
+async def _serve(settings: Settings, heart: Heart) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(run_serve(settings.serve, settings.bootstrap, stop))
+    while not serving.done():
+        heart.beat("running")
+        await asyncio.wait([serving], timeout=BEAT_S)
+    heart.beat("stopped")
+    await serving
