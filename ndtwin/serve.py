@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+from typing import Protocol
 
 import uvicorn
 
@@ -19,11 +21,20 @@ from twin.errors import UsageError
 
 BACKLOG = 128
 STOP_GRACE_S = 3
+STOP_POLL_S = 0.2
 _LOG = logger("serve")
 
 
+class StopFlag(Protocol):
+    """An asyncio.Event or a threading.Event."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        ...
+
+
 async def run_serve(
-    settings: ServeSettings, bootstrap: str, stop: asyncio.Event, *, store: Store | None = None
+    settings: ServeSettings, bootstrap: str, stop: StopFlag, *, store: Store | None = None
 ) -> None:
     """Serve until ``stop``. UsageError when the port is taken; a broker that is away is waited for.
 
@@ -58,8 +69,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), backlog=BACKLOG)
     except OSError as error:
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)  # negative: name look-up
         raise UsageError(
-            f"cannot listen on {host}:{port} ({error.strerror}): stop what uses the port, or set serve.port"
+            f"cannot listen on {host}:{port} ({reason}): stop what uses the port, or set serve.port"
         ) from error
     listener.setblocking(False)
     return listener
@@ -73,7 +85,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _stop_with(stop: asyncio.Event, server: uvicorn.Server, shutdown: Shutdown) -> None:
-    await stop.wait()
+async def _stop_with(stop: StopFlag, server: uvicorn.Server, shutdown: Shutdown) -> None:
+    while not stop.is_set():  # noqa: ASYNC110  the flag may be a thread's: nothing to await
+        await asyncio.sleep(STOP_POLL_S)
     shutdown.begin()
     server.should_exit = True
