@@ -4,13 +4,15 @@
        │                     │                           │
        └──────cleared────────┴────────cleared────────────┴──▶ resolved
 
-One incident is one alert: a finding joins an open incident when their kinds are of one family and their scopes
-or paths overlap, even if another suspect now leads. The fingerprint is fixed when the incident opens – network, kind,
-first top suspect – so the same trouble coming back next week is the same alert, started anew.
+One incident is one alert: a finding joins an open incident when their kinds are of one family and their
+scopes or paths overlap, even if another suspect now leads. The fingerprint is fixed when the incident opens
+– network, kind, first top suspect – so the same trouble coming back next week is the same alert, started
+anew.
 
-A window is, for one incident, an *alarm* (a finding joined it), *unclear* (no finding, but its scope is not clean yet),
-*clean*, or *blind* (the window says nothing about this kind). Alarms in a row confirm, clean windows in a row
-clear; unclear windows break neither but do not confirm; blind ones are as if they had not been.
+A window is, for one incident, an *alarm* (a finding joined it), *unclear* (no finding, but its scope is not
+clean yet), *clean*, or *blind* (the window says nothing about this kind). Alarms in a row confirm, clean
+windows in a row clear; unclear windows break neither but do not confirm; blind ones are as if they had not
+been.
 """
 
 from __future__ import annotations
@@ -37,8 +39,11 @@ FAMILY: dict[FindingKind, str] = {
     "link-down": "link-down",
     "telemetry-stale": "telemetry-stale",
 }
-# A device that says "my link is down" is believed at once; the rest waits for ``fire_after`` windows in a row.
+# A device that says "my link is down" is believed at once; the rest waits for ``fire_after`` windows in a
+# row.
 FIRE_AT_ONCE: frozenset[FindingKind] = frozenset(["link-down"])
+# a window this much weaker than the strongest (the fault was there for a part of it) re-ranks nothing
+WEAKER = 0.5
 SHARED_PATHS = 0.5  # of a finding's paths, to belong to an incident whose scope it does not touch
 
 
@@ -56,6 +61,7 @@ class Incident(msgspec.Struct, kw_only=True):
     suspects: tuple[Suspect, ...]
     paths: tuple[str, ...]
     scope: set[str]
+    strength: float
     alarms: int = 0  # in a row
     cleans: int = 0  # in a row
     told_version: int = -1  # when it was last emitted
@@ -173,10 +179,14 @@ def _opened(stamp: WindowStamp, finding: Finding) -> Incident:
         suspects=finding.suspects,
         paths=finding.paths,
         scope=set(finding.scope),
+        strength=finding.strength,
     )
 
 
 def _refresh(incident: Incident, finding: Finding) -> None:
+    if finding.strength < WEAKER * incident.strength:
+        return
+    incident.strength = max(incident.strength, finding.strength)
     incident.suspects, incident.paths = finding.suspects, finding.paths or incident.paths
     incident.summary, incident.severity = finding.summary, finding.severity
 

@@ -6,16 +6,16 @@ A rise on link l has two parts, told apart by packets of different size (probes 
 
     rise(row) = x + β·bits(row)          x: longer wait or longer wire;  β: slower transmitter, Δ(1/C).
 
-With h₀ = rows over l, h₁ = h₀·bits, tᵢ = hᵢᵀΣ⁻¹y and Fᵢⱼ = hᵢᵀΣ⁻¹hⱼ the log-likelihood of (x, β) is, up to a constant,
-q(x, β) = t·θ − θᵀFθ/2. Each hypothesis says which θ, what drops and what load it would bring:
+With h₀ = rows over l, h₁ = h₀·bits, tᵢ = hᵢᵀΣ⁻¹y and Fᵢⱼ = hᵢᵀΣ⁻¹hⱼ the log-likelihood of (x, β) is, up to a
+constant, q(x, β) = t·θ − θᵀFθ/2. Each hypothesis says which θ, what drops and what load it would bring:
 
     extra delay       β = 0, any x ≥ 0; drops and load as before
-    capacity lost     C' = φC: β = (1/φ − 1)/C, x = W(φC) − W(C) of the queue; drops as that queue drops; the load
-                      cannot exceed φC
+    capacity lost     C' = φC: β = (1/φ − 1)/C, x = W(φC) − W(C) of the queue; drops as that queue drops; the
+                      load cannot exceed φC
     hidden traffic    β = 0, x = W(measured load) − W(load the flows show); the load is what was measured
 
-W is the finite queue of :class:`twin.queueing.MG1K`, asked about this link alone, and believed to within TOLERANCE.
-The likelihoods are tempered by the misfit that even free (x, β) leave.
+W is the finite queue of :class:`twin.queueing.MG1K`, asked about this link alone, and believed to within
+TOLERANCE. The likelihoods are tempered by the misfit that even free (x, β) leave.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _hidden_traffic(quadratic: _Quadratic, facts: LinkFacts) -> Explanation | No
 
 
 def _drops(facts: LinkFacts, dropped_share: float) -> float:
-    """Drops seen against drops expected; counts are overdispersed, so √count is compared within 1.5 + 30 %."""
+    """Drops seen against drops expected; √count is compared within 1.5 + 30 % (bursts)."""
     if facts.drops_pps is None:
         return 0.0
     seen = np.sqrt(facts.drops_pps * facts.window_s)

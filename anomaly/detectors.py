@@ -10,8 +10,8 @@ nothing to be learnt" – that is how a caller freezes a series while an alert a
 - The whole state lies in small arrays (float16, uint8): what is computed is rounded to what is stored, so a
   detector that was dumped and restored goes on to the very same bits.
 
-Contracts, tested over all implementations: scores are finite where x is and 0 where it is NaN; scoring is pure;
-learning is deterministic; dump and load round-trip; NaN leaves a series as it was.
+Contracts, tested over all implementations: scores are finite where x is and 0 where it is NaN; scoring is
+pure; learning is deterministic; dump and load round-trip; NaN leaves a series as it was.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ class _Series:
 class Baseline(_Series):
     """Level and spread of every series: a robust EWMA that starts fast and ends slow.
 
-    With k observations behind it the gain is max(1/(k + 1), 1/memory): the first one sets the level, the next few
-    refine it, then it drifts with the time constant. Never seen, a series has the wide prior ``first_width``.
+    With k observations behind it the gain is max(1/(k + 1), 1/memory): the first one sets the level, the
+    next few refine it, then it drifts with the time constant. Never seen, a series has the wide prior
+    ``first_width``.
     """
 
     def __init__(self, size: int, *, first_width: float, floor: float, memory: int) -> None:
@@ -98,7 +99,7 @@ class Baseline(_Series):
     def _fresh(self, size: int) -> dict[str, NDArray[np.generic]]:
         return {
             "level": np.zeros(size, dtype=np.float16),
-            "spread": np.full(size, self._first_width / 4, dtype=np.float16),
+            "spread": np.full(size, self._first_width / 8, dtype=np.float16),
             "seen": np.zeros(size, dtype=np.uint8),
         }
 
@@ -136,7 +137,7 @@ class Baseline(_Series):
         limit = HUBER * self.width
         step = np.where(live, x, 0.0) - self.level
         step = np.where(first, step, np.clip(step, -limit, limit))
-        rate = np.maximum(1.0 / (self.seen + 4.0), 1.0 / self._memory)
+        rate = np.maximum(1.0 / (self.seen + 2.0), 1.0 / self._memory)
         variance = self._spread**2 + np.where(first, 0.0, rate * (step**2 / (1 + gain) - self._spread**2))
         moved = {"level": np.clip(self.level + gain * step, -1e4, 1e4), "spread": np.sqrt(variance)}
         moved["seen"] = np.minimum(self.seen + 1, 255)
@@ -147,16 +148,18 @@ class Baseline(_Series):
 class Spread(_Series):
     """How far series that should be near zero stray, as a multiple of what theory says: never below 1.
 
-    x is already in standard deviations of the theory; the spread says by how much reality (bursts, model error)
-    exceeds it, so score = x / spread. It rises faster than it falls, and never above ``ceiling``.
+    x is already in standard deviations of the theory; the spread says by how much reality (bursts, model
+    error) exceeds it, so score = x / spread. A series never seen starts at ``first`` and soon finds its own;
+    later the spread rises faster than it falls, so it errs on the high side. It never exceeds ``ceiling``.
     """
 
-    def __init__(self, size: int, *, memory: int, ceiling: float = 8.0) -> None:
-        self._memory, self._ceiling = memory, ceiling
+    def __init__(self, size: int, *, memory: int, first: float = 2.0, ceiling: float = 12.0) -> None:
+        self._memory, self._first, self._ceiling = memory, first, ceiling
         super().__init__(size)
 
     def _fresh(self, size: int) -> dict[str, NDArray[np.generic]]:
-        return {"square": np.ones(size, dtype=np.float16)}
+        square = np.full(size, self._first**2, dtype=np.float16)
+        return {"square": square, "seen": np.zeros(size, dtype=np.uint8)}
 
     @property
     def factor(self) -> Floats:
@@ -171,16 +174,18 @@ class Spread(_Series):
         """Take x² in, bounded."""
         live, square = np.isfinite(x), self.factor**2
         bounded = np.minimum(np.where(live, x, 0.0) ** 2, HUBER**2 * square)
-        rate = np.where(bounded > square, 4.0, 1.0) / self._memory
+        seen = self._arrays["seen"].astype(np.float64)
+        rate = np.maximum(1.0 / (seen + 4.0), np.where(bounded > square, 4.0, 1.0) / self._memory)
         moved = np.clip(square + rate * (bounded - square), 1.0, self._ceiling**2)
         self._arrays["square"][live] = moved[live].astype(np.float16)
+        self._arrays["seen"][live] = np.minimum(seen + 1, 255)[live].astype(np.uint8)
 
 
 class Cusum(_Series):
     """Page's one-sided cumulative sum: small rises that persist add up.
 
-    S ← max(0, S + x − slack), with x in standard deviations; the score is S in units of ``limit``. S is held at
-    twice the limit so that it comes down within a bounded time once the rise is over.
+    S ← max(0, S + x − slack), with x in standard deviations; the score is S in units of ``limit``. S is held
+    at twice the limit so that it comes down within a bounded time once the rise is over.
     """
 
     def __init__(self, size: int, *, slack: float, limit: float) -> None:

@@ -21,14 +21,15 @@ class Finding:
     summary: str
     severity: Severity = "warning"
     paths: tuple[str, ...] = ()
+    strength: float = 1.0  # score of the leading suspect
 
 
 @dataclass(frozen=True)
 class Judgement:
     """All findings of one window.
 
-    ``lingering`` is the scope that is no longer alarming but not clean either; ``blind`` are the kinds of alert about
-    which this window says nothing (no prediction, routing just changed).
+    ``lingering`` is the scope that is no longer alarming but not clean either; ``blind`` are the kinds of
+    alert about which this window says nothing (no prediction, routing just changed).
     """
 
     findings: tuple[Finding, ...] = ()

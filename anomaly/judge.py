@@ -21,7 +21,7 @@ from anomaly.learnt import Learnt
 from anomaly.localise import Candidate, Round, pursue
 from anomaly.residuals import observations, path_ends
 from anomaly.settings import DetectorSettings
-from anomaly.suspects import suspects_of, summary_of
+from anomaly.suspects import summary_of, suspects_of
 from anomaly.tomography import Field, Observations, stack
 from anomaly.wander import link_wander_s
 from anomaly.window import Window
@@ -88,8 +88,8 @@ def _findings(settings: DetectorSettings, scene: _Scene) -> list[Finding]:
 
 
 def _matters(settings: DetectorSettings, window: Window, best: Candidate) -> bool:
-    if best.kind == "probe":
-        return True
+    if best.pattern is not None:
+        return best.name == "lying-probe" or best.size >= settings.min_excess_s
     hop = float((window.queues.wait_s + window.queues.service_s)[best.links].mean())
     return best.size >= max(settings.min_excess_s, settings.min_excess_ratio * hop)
 
@@ -111,7 +111,8 @@ def _finding(settings: DetectorSettings, scene: _Scene, group: list[Round]) -> F
     suspects = suspects_of(scene.window, scene.field, group, settings.max_suspects)
     scope = {one.best.scope for one in group} | {network.link_names[k] for k in best.links}
     paths = _worst_paths(network, scene.field, best, settings.max_paths)
-    return Finding("delay-divergence", frozenset(scope), suspects, summary_of(suspects[0], best), paths=paths)
+    summary = summary_of(suspects[0], best)
+    return Finding("delay-divergence", frozenset(scope), suspects, summary, paths=paths, strength=best.score)
 
 
 def _worst_paths(network: Network, field: Field, best: Candidate, most: int) -> tuple[str, ...]:
@@ -150,7 +151,7 @@ def _learn_paths(learnt: Learnt, scene: _Scene, alarmed: frozenset[str]) -> None
 
 
 def _learn_links(learnt: Learnt, scene: _Scene, open_scope: frozenset[str]) -> None:
-    """A finding that never becomes an alert was a burst: unlike the paths' bias, the spread learns from it."""
+    """A finding that never becomes an alert was a burst: unlike the bias, the spread learns from it."""
     frozen = (
         _links_in(scene.window.network, open_scope) | scene.window.distrust.links | (scene.field.crossed == 0)
     )

@@ -1,4 +1,5 @@
-"""What is learnt of one network: what is usual on every path and link, and how it survives a change of topology.
+"""What is learnt of one network: what is usual on every path and link, and how it survives a change of
+topology.
 
 Series are kept by index while the topology stands and carried over by name when it changes: a path that is
 routed otherwise starts over, since its bias belonged to the links it used to cross.

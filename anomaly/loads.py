@@ -38,23 +38,16 @@ def judge_loads(
     """Findings about load in one window; moves ``learnt``."""
     names = window.network.link_names
     explained = window.queues.utilisation * window.network.capacity_bps
-    usable = (window.counted > 0) & ~window.distrust.links
+    usable = window.counted & ~window.distrust.links
     x = np.where(usable, (window.load_bps - explained) / window.network.capacity_bps, np.nan)
     loads = _weigh(settings, learnt, x)
     findings = _findings(settings, window, loads)
-    lingering = {
-        names[k]
-        for k in np.flatnonzero(np.abs(loads.score) > settings.clear_score)
-        if _large(settings, loads, k)
-    }
+    large = np.abs(loads.share) > settings.min_load_share / 2
+    lingering = {names[k] for k in np.flatnonzero(large & (np.abs(loads.score) > settings.clear_score))}
     alarmed = open_scope.union(*(finding.scope for finding in findings))
     frozen = np.array([name in alarmed for name in names], dtype=np.bool_)
     learnt.loads.learn_one(np.where(frozen, np.nan, x))
     return Judgement(tuple(findings), frozenset(lingering))
-
-
-def _large(settings: DetectorSettings, loads: _Loads, link: int) -> bool:
-    return bool(abs(loads.share[link]) >= settings.min_load_share / 2)
 
 
 def _weigh(settings: DetectorSettings, learnt: Learnt, x: Floats) -> _Loads:
@@ -82,8 +75,7 @@ def _hidden(settings: DetectorSettings, window: Window, loads: _Loads) -> list[F
     suspects = tuple(
         _link_suspect(window, loads, int(k), "hidden-traffic") for k in links[: settings.max_suspects]
     )
-    summary = f"{suspects[0].target}: hidden traffic ({suspects[0].evidence})"
-    return [_finding(settings, window, links, suspects, summary)]
+    return [_finding(settings, window, loads, links, suspects)]
 
 
 def _wrong_route(settings: DetectorSettings, window: Window, loads: _Loads) -> list[Finding]:
@@ -92,7 +84,7 @@ def _wrong_route(settings: DetectorSettings, window: Window, loads: _Loads) -> l
     told = f"{100 * moved:.1f} % of a link's capacity leaves by another link than routes say"
     first = Suspect(kind="node", target=node, hypothesis="wrong-route", probability=0.9, evidence=told)
     rest = [_link_suspect(window, loads, int(k), "wrong-route") for k in links[: settings.max_suspects - 1]]
-    return [_finding(settings, window, links, (first, *rest), f"{node}: wrong route ({told})")]
+    return [_finding(settings, window, loads, links, (first, *rest))]
 
 
 def _turning_point(window: Window, loads: _Loads) -> tuple[str, float]:
@@ -126,11 +118,14 @@ def _link_suspect(window: Window, loads: _Loads, link: int, hypothesis: str) -> 
 
 
 def _finding(
-    settings: DetectorSettings, window: Window, links: Ints, suspects: tuple[Suspect, ...], summary: str
+    settings: DetectorSettings, window: Window, loads: _Loads, links: Ints, suspects: tuple[Suspect, ...]
 ) -> Finding:
     network = window.network
     names = frozenset(network.link_names[k] for k in links)
     crossing = np.unique(network.paths.hop_path[np.isin(network.paths.links, links[:1])])
     paths = tuple(network.path_name(int(k)) for k in crossing[: settings.max_paths])
     scope = names | {f"node:{s.target}" for s in suspects if s.kind == "node"}
-    return Finding("load-divergence", scope, suspects, summary, paths=paths)
+    top = suspects[0]
+    summary = f"{top.target}: {top.hypothesis} ({top.evidence})"
+    strength = float(np.abs(loads.score[links]).max())
+    return Finding("load-divergence", scope, suspects, summary, paths=paths, strength=strength)

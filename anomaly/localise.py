@@ -8,22 +8,24 @@ Hypotheses and their patterns over the rows of the tomography (:mod:`anomaly.tom
     slow node            every row over any link that leaves the node rises by x ≥ 0
     lying probe          the rows of one source and one method are scaled, while the other methods' are not
     constant lie         … or all off by the same seconds
+    wrong route          the rows of one destination through one node change by x, either way
     clock offset         the rows from a node fall by x and those to it rise by x, in one method only
 
-Round 1 weighs them all; the best is set free (its links may rise as they like) and what is left is weighed again, so
-two faults, or the two directions of one cable, come out one after the other. Within a round
+Round 1 weighs them all; the best is set free (its links may rise as they like) and what is left is weighed
+again, so two faults, or the two directions of one cable, come out one after the other. Within a round
 
     log-likelihood = −(n/2)·ln(misfit left) + log prior,    misfit left = yᵀΣ⁻¹y − z²,
 
-that is, with the noise's scale unknown: a big fault that the linear pattern fits only to a few per cent does not make
-us certain of nonsense. Probabilities are the softmax over the round's hypotheses. What no set of paths can
-tell apart (parallel patterns) shares the evidence and is named.
+that is, with the noise's scale unknown: a big fault that the linear pattern fits only to a few per cent does
+not make us certain of nonsense. Probabilities are the softmax over the round's hypotheses. What no set of
+paths can tell apart (parallel patterns) shares the evidence and is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -31,18 +33,21 @@ from anomaly.residuals import path_ends
 from anomaly.tomography import Field
 from twin.network import Floats, Ints, Network
 
+SuspectKind = Literal["link", "node", "path", "probe"]
 MAX_CAUSES = 4  # rounds of the pursuit
-# Ln of prior odds against a fault on one link: whole nodes and instruments fail more rarely, and their patterns are richer.
-LOG_PRIOR = {"link": 0.0, "node": -2.0, "probe": -1.0}
+# Ln of prior odds against a fault on one link: whole nodes and instruments fail more rarely, and their
+# patterns are richer.
+LOG_PRIOR: dict[SuspectKind, float] = {"link": 0.0, "node": -2.0, "probe": -1.0, "path": -4.0}
+SUSPICIOUS_ROW = 4.0  # standard deviations from which a path may be routed otherwise than we think
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One hypothesis weighed."""
 
-    kind: str  # "link", "node", "probe"
+    kind: SuspectKind
     target: str
-    name: str  # "rise", "slow-node", "lying-probe", "clock-offset"
+    name: str  # "rise", "slow-node", "lying-probe", "constant-lie", "clock-offset", "wrong-route"
     links: Ints  # the links it sets free; empty for a probe
     score: float  # z
     size: float  # x̂: seconds, or a ratio for a lying probe
@@ -87,7 +92,12 @@ def pursue(network: Network, field: Field, methods: tuple[str, ...], enough: flo
 
 def weigh(network: Network, field: Field, methods: tuple[str, ...]) -> list[Candidate]:
     """All hypotheses with a positive score, most likely first; ties go by name."""
-    found = [*_links(network, field), *_nodes(network, field), *_probes(network, field, methods)]
+    found = [
+        *_links(network, field),
+        *_nodes(network, field),
+        *_probes(network, field, methods),
+        *_routes(network, field),
+    ]
     weighed = [_with_likelihood(field, candidate) for candidate in found if candidate.score > 0]
     return sorted(weighed, key=lambda c: (-c.log_likelihood, c.kind, c.target, c.method, c.name))
 
@@ -141,3 +151,19 @@ def _probes(network: Network, field: Field, methods: tuple[str, ...]) -> Iterato
                 score, size = field.pattern(pattern)
                 target, sign = network.nodes[node], 1.0 if size >= 0 else -1.0
                 yield Candidate("probe", target, name, nothing, abs(score), abs(size), sign * pattern, method)
+
+
+def _routes(network: Network, field: Field) -> Iterator[Candidate]:
+    """One hypothesis per path that itself deviates, with all rows that pass its source to its end."""
+    rows, nothing = field.rows, np.empty(0, dtype=np.int64)
+    deviates = np.abs(rows.excess_s) > SUSPICIOUS_ROW * np.sqrt(rows.variance)
+    source, destination = path_ends(network)
+    for path in np.unique(rows.path[deviates]):
+        passing = np.zeros(len(rows.excess_s), dtype=np.bool_)
+        passing[rows.row[network.source_index[rows.links] == source[path]]] = True
+        pattern = 1.0 * (passing & (destination[rows.path] == destination[path]))
+        score, size = field.pattern(pattern)
+        sign = 1.0 if size >= 0 else -1.0
+        yield Candidate(
+            "path", network.path_name(path), "wrong-route", nothing, abs(score), abs(size), sign * pattern
+        )

@@ -2,12 +2,13 @@
 
 What is joined, and when
 ------------------------
-A window is judged when its StateUpdate and its Prediction are both there, whichever came second, and windows are judged
-in the order of their versions:
+A window is judged when its StateUpdate and its Prediction are both there, whichever came second, and windows
+are judged in the order of their versions:
 
-1. A complete window waits for an older incomplete one while fewer than ``reorder_windows`` + 1 complete ones wait.
-2. An update whose prediction has not come ``patience_windows`` after its end (by the log's clock) is judged without:
-   links down and silent devices are told, delays and loads are not judged.
+1. A complete window waits for an older incomplete one while fewer than ``reorder_windows`` + 1 complete ones
+wait.
+2. An update whose prediction has not come ``patience_windows`` after its end (by the log's clock) is judged
+   without: links down and silent devices are told, delays and loads are not judged.
 3. What comes for a version already judged is dropped: a duplicate, or too late.
 
 So the alerts depend on the records and not on how the two topics interleave.

@@ -1,7 +1,8 @@
 """Measurement faults, recognised before the network is blamed: the state's quality flags, by a table.
 
-A flag is ``kind:detail``; for most kinds the detail names a node. The table says, per kind, whether operators are told
-("telemetry-stale", with the device as suspect) and which figures are then not to be believed:
+A flag is ``kind:detail``; for most kinds the detail names a node. The table says, per kind, whether
+operators are told ("telemetry-stale", with the device as suspect) and which figures are then not to be
+believed:
 
     traffic   the flows of the node are missing: the twin predicts too little on every link they cross
     probes    delays measured by methods that need the node's clock
@@ -36,12 +37,13 @@ class Effect:
 
 
 EFFECTS: dict[str, Effect] = {
-    "silent": Effect("does not answer: neither counters nor flows nor probes", traffic=True, counters=True),
-    "flows-missing": Effect("sent no flow records", traffic=True),
-    "flows-lost": Effect(traffic=True),
-    "samples-missing": Effect("interface counters are missing", counters=True),
-    "counter-reset": Effect(counters=True),
+    "silent": Effect("does not answer", counters=True),
+    "flows-missing": Effect("sends no flow records", traffic=True),
+    "delays-missing": Effect("measures no delays any more"),
     "clock-unsynchronised": Effect("has a clock that is not synchronised", probes=True),
+    "flows-lost": Effect(traffic=True),
+    "reset": Effect(counters=True),
+    "cold-start": Effect(counters=True),
 }
 
 

@@ -1,8 +1,8 @@
 """Measured beside predicted: the residual of every path by every measuring method.
 
-The residual is ln(measured / comparable), where `comparable` is what the twin would expect *this instrument* to see
-(probe size, round trip; :mod:`twin.compare`). It is NaN where there is nothing to compare: not measured, no
-route, or not to be trusted. The excess is what is left in seconds after the path's usual bias:
+The residual is ln(measured / comparable), where `comparable` is what the twin would expect *this instrument*
+to see (probe size, round trip; :mod:`twin.compare`). It is NaN where there is nothing to compare: not
+measured, no route, or not to be trusted. The excess is what is left in seconds after the path's usual bias:
 
     excess = measured − comparable · exp(bias).
 """
@@ -88,6 +88,7 @@ def residual(
     expected: Expectation,
     method: str,
     measured: Measurement,
+    *,
     distrusted: NDArray[np.bool_],
 ) -> Residual:
     """Compare one method's measurements with the twin; ``distrusted`` paths [P] are left out."""

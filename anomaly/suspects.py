@@ -1,4 +1,4 @@
-"""The ranked list an operator reads: one suspect per target, with its probability and its evidence in words."""
+"""The ranked list an operator reads: one suspect per target, its probability, its evidence in words."""
 
 from __future__ import annotations
 

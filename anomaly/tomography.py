@@ -2,12 +2,13 @@
 
 Theory
 ------
-Let y[n] be the excess delays (one row per path and measuring method), A[n, L] say which links a row crosses, and
+Let y[n] be the excess delays (one row per path and measuring method), A[n, L] say which links a row crosses,
+and
 
     y = A·e + noise,   noise ~ N(0, D) independent,   e ~ N(0, S) the links' natural wander,
 
-where S is what queues do in one window without any fault. Then y ~ N(0, Σ) with Σ = D + A·S·Aᵀ, and a fault that adds
-x·h (h[n] the pattern of the fault, x ≥ 0 its size) is seen with the matched filter
+where S is what queues do in one window without any fault. Then y ~ N(0, Σ) with Σ = D + A·S·Aᵀ, and a fault
+that adds x·h (h[n] the pattern of the fault, x ≥ 0 its size) is seen with the matched filter
 
     x̂ = hᵀΣ⁻¹y / hᵀΣ⁻¹h,   z = hᵀΣ⁻¹y / √(hᵀΣ⁻¹h),   gain in log-likelihood = z²/2.
 
@@ -34,7 +35,7 @@ from twin.network import Floats, Ints
 
 @dataclass(frozen=True)
 class Observations:
-    """Rows of the tomography: CSR incidence, excess and variance of every row, and where the row comes from."""
+    """Rows of the tomography: CSR incidence, excess, variance, and where every row comes from."""
 
     links: Ints  # [H] link of every hop, row after row
     offsets: Ints  # [n + 1]
@@ -77,7 +78,8 @@ class Field:
         within = np.arange(len(left)) - np.repeat(np.cumsum(per_hop) - per_hop, per_hop)
         weight = (1.0 / rows.variance)[rows.row[left]]
         cell = rows.links[left] * size + rows.links[first + within]
-        return np.bincount(cell, weights=weight, minlength=size * size).reshape(size, size)
+        summed = np.bincount(cell, weights=weight, minlength=size * size)
+        return summed.astype(np.float64).reshape(size, size)
 
     @cached_property
     def _inverse(self) -> Floats:  # M⁻¹ [L, L]
@@ -88,7 +90,8 @@ class Field:
 
     def _to_links(self, h: Floats) -> Floats:  # AᵀD⁻¹h [L]
         weighted = (h / self.rows.variance)[self.rows.row]
-        return np.bincount(self.rows.links, weights=weighted, minlength=len(self.wander_variance))
+        summed: Floats = np.bincount(self.rows.links, weights=weighted, minlength=len(self.wander_variance))
+        return summed.astype(np.float64)
 
     def inner(self, h: Floats, k: Floats) -> float:
         """hᵀΣ⁻¹k for any two patterns over the rows."""
@@ -141,8 +144,9 @@ class Field:
         """Other links whose pattern no row tells from this one's."""
         diagonal = np.sqrt(np.maximum(np.diag(self.link_information), 1e-30))
         cosine = self.link_information[link] / (diagonal * diagonal[link])
-        found = np.flatnonzero((cosine > closeness) & (self.crossed > 0))
-        return found[found != link]
+        found: Ints = np.flatnonzero((cosine > closeness) & (self.crossed > 0))
+        others: Ints = found[found != link]
+        return others
 
     @cached_property
     def crossed(self) -> NDArray[np.int64]:

@@ -2,14 +2,14 @@
 
 Theory
 ------
-The mean wait over a window of T seconds is itself random. For M/M/1 its variance is, for large T (Whitt, "Planning
-queueing simulations", Management Science 35, 1989, table 1, turned from queue length into wait),
+The mean wait over a window of T seconds is itself random. For M/M/1 its variance is, for large T (Whitt,
+"Planning queueing simulations", Management Science 35, 1989, table 1, turned from queue length into wait),
 
     Var = σ_W² · 2(1 + ρ) / ((2 − ρ)(1 − ρ)²) · s / T,        at most σ_W² itself,
 
-s being the mean service time. To it come the error of the load as measured, ε, which a queue amplifies by W/(1 − ρ),
-and the error of the model's wait. All three grow steeply with ρ, so that a busy link has to rise by more to
-be noticed. What is missing here (bursts) is learnt on top by :class:`anomaly.detectors.Spread`.
+s being the mean service time. To it come the error of the load as measured, ε, which a queue amplifies by
+W/(1 − ρ), and the error of the model's wait. All three grow steeply with ρ, so that a busy link has to rise
+by more to be noticed. What is missing here (bursts) is learnt on top by :class:`anomaly.detectors.Spread`.
 """
 
 from __future__ import annotations

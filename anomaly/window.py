@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anomaly.quality import Distrust, distrust
 from anomaly.residuals import Expectation, Residual, residual
 from twin.graph_view import StateView
@@ -23,7 +26,7 @@ class Window:
     queues: LinkQueues  # what the queueing model makes of the traffic, link by link
     load_bps: Floats  # [L] measured
     drops_pps: Floats  # [L]
-    counted: Floats  # [L] 1 where the counters are to be believed
+    counted: NDArray[np.bool_]  # [L] the counters are to be believed
     residuals: tuple[Residual, ...]  # one per measuring method, by name
     distrust: Distrust
     out_of_range: bool
@@ -56,7 +59,7 @@ def window_of(view: StateView, prediction: Prediction) -> Window:
         queues=MG1K().solve(network, traffic),
         load_bps=view.link_load_bps,
         drops_pps=view.link_drops_pps,
-        counted=((view.link_measured > 0) & ~doubt.counters) * 1.0,
+        counted=(view.link_measured > 0) & ~doubt.counters,
         residuals=tuple(parts),
         distrust=doubt,
         out_of_range=bool(prediction.out_of_range),

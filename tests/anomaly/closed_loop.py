@@ -1,22 +1,21 @@
 """The loop without Kafka and devices: simulator → what the state would hold → twin → anomaly → alerts.
 
-It stands in for the lab, so it keeps the lab's conditions: NSFNET, 10 Mbit/s links, 10 s windows, a daily-like cycle
-with surges, 10 probes a second on every path, and the on-path delay of all packets as the second method. What
-the collectors add (polling, SNMP jitter) is not here. Run it as a script for a sweep:
+It stands in for the lab, so it keeps the lab's conditions: NSFNET, 10 Mbit/s links, 10 s windows, a
+daily-like cycle with surges, 10 probes a second on every path, and the on-path delay of all packets as the
+second method. What the collectors add (polling, SNMP jitter) is not here. Run it as a script for a sweep:
 
     python -m tests.anomaly.closed_loop --help
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from anomaly.processor import DetectorSettings, DivergenceProcessor
+from anomaly.processor import DivergenceProcessor
+from twin.dataset import LAB_SIZES
 from twin.models import DelayModel
 from twin.network import Floats, Network, Traffic
 from twin.packing import pack_integers, pack_magnitudes
@@ -24,14 +23,15 @@ from twin.queueing import MG1K
 from twin.records import Alert, DelayPlane, LinkRecord, Prediction, StateUpdate, TopologyRecord
 from twin.simulator import Arrivals, Flow, PacketSizes, Poisson, Simulator
 from twin.topologies import nsfnet
+from twin.traffic import TrafficCycle, lab_scenario, path_flows
 
 WINDOW_S = 10.0
 WINDOW_NS = 10_000_000_000
 FIRST_VERSION = 170_000_000
 PROBE_PPS = 10.0
-PROBE_BITS = 64 * 8.0
-SIZES = PacketSizes.bimodal(4_000, 12_000, 0.5)  # mean 8 kbit
-CAPACITY_BPS = 1e7
+SIZES = LAB_SIZES
+PROBE_BITS = float(round(SIZES.mean_bits / 8) * 8)  # the lab's probes are as large as its mean packet
+POISSON = Poisson()
 
 Act = Callable[["World"], None]
 
@@ -52,43 +52,39 @@ class World:
     """A simulated network, in quiet days and sick ones, read window by window."""
 
     network: Network
+    mean: Traffic
     seed: int
-    load: float = 0.5  # of the busiest link at the mean of the cycle
-    arrivals: Arrivals = Poisson()
-    day_windows: int = 60
-    surge_chance: float = 0.2
-    swing: float = 0.4
+    arrivals: Arrivals = POISSON
     window: int = 0
     simulator: Simulator = field(init=False)
+    due: list[tuple[float, Act]] = field(default_factory=list)  # (simulated second, what happens)
 
     def __post_init__(self) -> None:
-        self.random = np.random.default_rng(self.seed)
-        self.base_pps = gravity(self.network, self.load, self.random)
-        ends = [self.network.path_ends(k) for k in range(self.network.path_count)]
-        flows = [Flow(s, d, 1.0, SIZES, self.arrivals) for s, d in ends]
-        probes = [Flow(s, d, PROBE_PPS, PacketSizes.fixed(PROBE_BITS), Poisson()) for s, d in ends]
-        self.simulator = Simulator(self.network, flows + probes, seed=self.seed)
-        self.surges: dict[int, tuple[float, int]] = {}  # path → factor, until window
+        flows = path_flows(self.network, self.mean, SIZES, self.arrivals)
+        probes = [
+            Flow(f.source, f.destination, PROBE_PPS, PacketSizes.fixed(PROBE_BITS), Poisson()) for f in flows
+        ]
+        hidden = [Flow(f.source, f.destination, 0.0, SIZES, Poisson()) for f in flows]
+        self.simulator = Simulator(self.network, [*flows, *probes, *hidden], seed=self.seed)
+        self.hidden_pps = np.zeros(len(flows))
+        self.probe_scale = np.ones(len(flows))
+        self.cycle = TrafficCycle(len(flows), self.seed)
         self._before = self._counters()
 
     def step(self) -> Reading:
-        """Play one window and read it."""
-        paths = self.network.path_count
-        self.simulator.set_rates(np.concatenate([self._rates(), np.full(paths, PROBE_PPS)]))
+        """Play one window, second by second, and read it."""
+        for second in range(int(self.window * WINDOW_S), int((self.window + 1) * WINDOW_S)):
+            self._act(second)
+            pps = self.mean.pps * self.cycle.multipliers(float(second))
+            self.simulator.set_rates(np.concatenate([pps, np.full(len(pps), PROBE_PPS), self.hidden_pps]))
+            self.simulator.advance(second + 1.0)
         self.window += 1
-        self.simulator.advance(self.window * WINDOW_S)
-        return self._read(paths)
+        return self._read(len(self.mean.pps))
 
-    def _rates(self) -> Floats:
-        if self.random.random() < self.surge_chance:
-            path = int(self.random.integers(self.network.path_count))
-            until = self.window + int(self.random.integers(2, 8))
-            self.surges[path] = (float(self.random.uniform(1.5, 4.0)), until)
-        self.surges = {k: v for k, v in self.surges.items() if v[1] > self.window}
-        pps = self.base_pps * (1 + self.swing * np.sin(2 * np.pi * self.window / self.day_windows))
-        for path, (factor, _) in self.surges.items():
-            pps[path] *= factor
-        return pps
+    def _act(self, second: int) -> None:
+        for _, act in [one for one in self.due if one[0] <= second]:
+            act(self)
+        self.due = [one for one in self.due if one[0] > second]
 
     def _counters(self) -> tuple[Floats, ...]:
         s = self.simulator
@@ -100,13 +96,18 @@ class World:
         rates = [(b - a) / WINDOW_S for a, b in zip(self._before, after, strict=True)]
         self._before = after
         octets, packets, drops, sent_octets, sent = rates
-        traffic = Traffic(8 * sent_octets.reshape(2, paths).sum(axis=0), sent.reshape(2, paths).sum(axis=0))
+        # Flow records show customers and probes, not what is hidden; on-path delay is the customers'.
+        known = (sent_octets[: 2 * paths].reshape(2, paths), sent[: 2 * paths].reshape(2, paths))
+        traffic = Traffic(8 * known[0].sum(axis=0), known[1].sum(axis=0))
         seen = self.simulator.take_delays()
-        count, mean = seen.count.reshape(2, paths), seen.mean_s.reshape(2, paths)
-        everything = (count * mean).sum(axis=0) / np.maximum(count.sum(axis=0), 1)
         planes = (
-            _plane("ipfix-on-path", everything, count.sum(axis=0), None),
-            _plane("rttmon", mean[1], count[1], PROBE_BITS),
+            _plane("ipfix-on-path", seen.mean_s[:paths], seen.count[:paths], None),
+            _plane(
+                "rttmon",
+                self.probe_scale * seen.mean_s[paths : 2 * paths],
+                seen.count[paths : 2 * paths],
+                PROBE_BITS,
+            ),
         )
         return Reading(traffic, 8 * octets, packets, drops, planes)
 
@@ -119,16 +120,6 @@ def _plane(method: str, mean_s: Floats, count: Floats, bits: float | None) -> De
         count=pack_magnitudes(count * 1.0),
         packet_bits=bits,
     )
-
-
-def gravity(network: Network, load: float, random: np.random.Generator) -> Floats:
-    """Packet rates [P] by a gravity law, scaled so that the busiest link carries ``load`` at the mean of the cycle."""
-    mass = random.uniform(0.5, 2.0, len(network.nodes))
-    pps = np.array([mass[s] * mass[d] for s, d in map(network.path_ends, range(network.path_count))])
-    paths = network.paths
-    carried = np.bincount(paths.links, weights=pps[paths.hop_path], minlength=len(network.links))
-    scaled: Floats = pps * load / (carried * SIZES.mean_bits / network.capacity_bps).max()
-    return scaled
 
 
 def topology_record(network: Network) -> TopologyRecord:
@@ -158,7 +149,7 @@ def state_update(
     topology_version: int = 1,
 ) -> StateUpdate:
     """What the stream would say of a window; a keyframe every 6th version."""
-    keyframe = version % 6 == 0 or version == FIRST_VERSION or topology_version == version
+    keyframe = version % 6 == 0 or version == topology_version
     return StateUpdate(
         network="nsfnet",
         version=version,
@@ -238,13 +229,20 @@ class Drill:
 
 
 def drill(
-    loop: Loop, target: str, inject: Act, clear: Act, *, warm: int = 20, sick: int = 8, calm: int = 8
+    loop: Loop,
+    target: str,
+    fault: tuple[Act, Act],
+    *,
+    warm: int = 8,
+    sick: int = 8,
+    calm: int = 8,
+    within_s: float = 0.0,
 ) -> Drill:
-    """Quiet windows, a fault, and quiet again."""
+    """Quiet windows, a fault that starts and ends ``within_s`` into a window, and quiet again."""
+    start_s = (loop.world.window + warm) * WINDOW_S + within_s
+    loop.world.due = [(start_s, fault[0]), (start_s + sick * WINDOW_S, fault[1])]
     before = loop.windows(warm)
-    inject(loop.world)
     during = [loop.window() for _ in range(sick)]
-    clear(loop.world)
     after = [loop.window() for _ in range(calm)]
     fired = [(k, a) for k, alerts in enumerate(during + after) for a in alerts if a.state == "firing"]
     mine = [(k, a) for k, a in fired if target in _targets(a) and k < sick]
@@ -291,21 +289,61 @@ def link_capacity(link: int, share: float) -> tuple[Act, Act]:
     return lambda world: set_capacity(world, share), lambda world: set_capacity(world, 1.0)
 
 
-def lab_network() -> Network:
-    """The lab's default."""
-    return nsfnet().network(capacities=CAPACITY_BPS)
+def slow_node(node: int, extra_s: float) -> tuple[Act, Act]:
+    """(inject, clear) of a node that delays all it sends on."""
+    return (
+        lambda world: world.simulator.set_node_delay(node, extra_s),
+        lambda world: world.simulator.set_node_delay(node, 0.0),
+    )
+
+
+def lying_probe(node: int, factor: float) -> tuple[Act, Act]:
+    """(inject, clear) of a device that multiplies the delays its probes measure."""
+
+    def set_factor(world: World, value: float) -> None:
+        world.probe_scale[np.arange(len(world.mean.pps)) // (len(world.network.nodes) - 1) == node] = value
+
+    return lambda world: set_factor(world, factor), lambda world: set_factor(world, 1.0)
+
+
+def hidden_traffic(link: int, share: float) -> tuple[Act, Act]:
+    """(inject, clear) of traffic no flow record shows, along the shortest path over a link."""
+
+    def set_rate(world: World, factor: float) -> None:
+        paths = world.network.paths
+        using = paths.hop_path[paths.links == link]
+        path = using[np.argmin(paths.lengths[using])]
+        world.hidden_pps[path] = factor * world.network.capacity_bps[link] / SIZES.mean_bits
+
+    return lambda world: set_rate(world, share), lambda world: set_rate(world, 0.0)
+
+
+def wrong_route(path: int, link: int) -> tuple[Act, Act]:
+    """(inject, clear) of a source that sends towards one destination over another link."""
+
+    def set_link(world: World, chosen: int | None) -> None:
+        s, d = world.network.path_ends(path)
+        usual = int(world.network.next_link[s, d])
+        world.simulator.set_next_link(s, d, usual if chosen is None else chosen)
+
+    return lambda world: set_link(world, link), lambda world: set_link(world, None)
+
+
+def lab_world(seed: int, arrivals: Arrivals = POISSON) -> World:
+    """The lab's default network and traffic."""
+    network, mean = lab_scenario(nsfnet(), seed=seed)
+    return World(network, mean, seed, arrivals)
+
+
+FAULTS = {"link-delay": link_delay, "link-capacity": link_capacity, "hidden-traffic": hidden_traffic}
 
 
 def sweep(
-    links: list[int], seeds: list[int], kind: str, magnitude: float, load: float, arrivals: Arrivals
-) -> list[Drill]:
-    """A drill on every link with every seed."""
-    faults = {"link-delay": link_delay, "link-capacity": link_capacity}
-    network = lab_network()
-    drills = []
+    kind: str, magnitude: float, links: list[int], seeds: list[int], arrivals: Arrivals
+) -> Iterator[Drill]:
+    """A drill on every link with every seed, started at another second of the window each time."""
     for seed in seeds:
         for link in links:
-            loop = Loop(World(network, seed, load=load, arrivals=arrivals))
-            inject, clear = faults[kind](link, magnitude)
-            drills.append(drill(loop, network.link_names[link], inject, clear))
-    return drills
+            loop = Loop(lab_world(seed, arrivals))
+            name = loop.world.network.link_names[link]
+            yield drill(loop, name, FAULTS[kind](link, magnitude), within_s=float((3 * link + seed) % 10))
