@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import structlog
 from pyasn1.codec.ber import decoder
 from pyasn1.type import univ
 from pysnmp.carrier.asyncio.dgram.udp import DOMAIN_NAME
@@ -38,6 +39,7 @@ from ndtwin.lab.mib_rttmon import rttmon_cells
 from ndtwin.lab.mib_tables import standard_cells
 
 Address = tuple[str, int]
+_log = structlog.get_logger("ndtwin.lab")
 NO_ERROR, TOO_BIG, AUTHORIZATION_ERROR, NOT_WRITABLE = 0, 1, 16, 17
 VERSION_1 = 0
 SECURITY_MODEL_USM = 3
@@ -66,6 +68,7 @@ class SnmpAgent:
 
     def __init__(self, device: Device, access: SnmpAccess, *, engine_boots: int = 1) -> None:
         self.device = device
+        self.malformed = 0  # requests that could not be read
         self._engine_id = engine_id_of(device)
         self._engine_boots = engine_boots
         self._tables: dict[bool, tuple[int, Mib]] = {}  # is version 1 → (device revision, MIB)
@@ -81,7 +84,11 @@ class SnmpAgent:
         """What the agent sends back, if anything."""
         self._outbox.clear()
         self._tick()
-        self._engine.message_dispatcher.receive_message(self._engine, DOMAIN_NAME, source, datagram)
+        try:
+            self._engine.message_dispatcher.receive_message(self._engine, DOMAIN_NAME, source, datagram)
+        except Exception as error:  # pyasn1 fails in many ways on bytes that are no SNMP message
+            self.malformed += 1
+            _log.warning("snmp-malformed", device=self.device.name, source=source, reason=repr(error))
         return self._outbox[-1] if self._outbox else None
 
     def mib(self, version_1: bool = False) -> Mib:
