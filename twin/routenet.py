@@ -5,7 +5,8 @@ Letters as in the papers: h_p path states, h_l link states, T iterations, p_i th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -223,7 +224,7 @@ class RouteNet:
         features = build_features(network, traffic, self.prior, burstiness)
         mean, jitter, loss, width = np.zeros((4, network.path_count))
         if features.routed.any():
-            with torch.inference_mode():
+            with torch.inference_mode(), one_thread():
                 said = self.module(to_graph(features))
             queueing = said.delay.numpy() * features.transmission_s
             mean[features.routed] = queueing + features.propagation_s
@@ -240,6 +241,17 @@ class RouteNet:
             link_utilisation=features.queues.utilisation,
             out_of_range=self.checkpoint.safe_range.violations(operating_point(network, features.queues)),
         )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: tensors are too small to share, and sums then come out the same everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load(path: Path | None = None) -> RouteNet:

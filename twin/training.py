@@ -39,7 +39,7 @@ from twin.features import build_features, operating_point, worst_load
 from twin.models import DelayModel, PathPrediction
 from twin.network import Floats
 from twin.queueing import MG1K, MM1B, SIZE_SCV
-from twin.routenet import PathGraph, RouteNet, RouteNetModule, load, to_graph
+from twin.routenet import PathGraph, RouteNet, RouteNetModule, load, one_thread, to_graph
 
 VALIDATION_SEED, CALIBRATION_SEED, TEST_SEED = 100_000, 200_000, 300_000
 LOAD_EDGES = (0.3, 0.5, 0.7, 0.85, 1.0)
@@ -106,12 +106,12 @@ def train(
     """
     chosen = find_recipe(recipe)
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
     training = _gather(data, {name: range(count) for name, count in chosen.parts.items()}, progress)
     seeds = range(VALIDATION_SEED, VALIDATION_SEED + chosen.validation)
     validation = _gather(data, dict.fromkeys(chosen.parts, seeds), progress)
     module = RouteNetModule(chosen.config)
-    figures = _fit(module, chosen, _graphs(training), _graphs(validation), progress)
+    with one_thread():
+        figures = _fit(module, chosen, _graphs(training), _graphs(validation), progress)
     draft = Checkpoint(
         weights=module.state_dict(),
         config=chosen.config,
