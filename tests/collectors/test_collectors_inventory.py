@@ -62,7 +62,11 @@ MISTAKES = [
     ("port = 1161", "port = 0", "devices[0] (WA).snmp.port: 0 is no port"),
     ("port = 1161", "port = 65536", "devices[0] (WA).snmp.port: 65536 is no port"),
     ("port = 1161", 'port = "1161"', "devices[0] (WA).snmp.port: Expected `int`"),
-    ('1161, credentials = "lab"', '1161, credentials = "x"', "snmp.credentials: no set 'x' (known: lab, lab-net"),
+    (
+        '1161, credentials = "lab"',
+        '1161, credentials = "x"',
+        "credentials: no set 'x' (known: lab, lab-net",
+    ),
     ('engine = "pysnmp"', 'engine = "netsnmp"', "devices[1] (CA1).snmp.engine"),
     ('snmp = { credentials = "lab", engine = "pysnmp" }', "", "has neither snmp, netconf nor ipfix"),
     ("127.0.0.1:4739", "localhost:4739", "ipfix.listen: 'localhost:4739' is not ADDRESS:PORT"),
@@ -75,8 +79,16 @@ MISTAKES = [
     ("0.004", "inf", "propagation_delay_s: inf is out of range"),
     ("buffer_packets = 64", "buffer_packets = 0", "buffer_packets: 0 is out of range"),
     ("[[links]]", '[[links]]\nsource="WA"\ntarget="CA1"\n[[links]]', "links[1] (WA->CA1): is written twice"),
-    ("[[links]]", V3 + 'auth_key = "env:T_AUTH"\n' + THIRD + "[[links]]", "auth_protocol and auth_key go together"),
-    ("[[links]]", V3.replace('user = "u"', "") + THIRD + "[[links]]", "credentials.other: version 3 needs user"),
+    (
+        "[[links]]",
+        V3 + 'auth_key = "env:T_AUTH"\n' + THIRD + "[[links]]",
+        "auth_protocol and auth_key go together",
+    ),
+    (
+        "[[links]]",
+        V3.replace('user = "u"', "") + THIRD + "[[links]]",
+        "credentials.other: version 3 needs user",
+    ),
     (
         "[[links]]",
         V3 + 'privacy_protocol = "AES"\nprivacy_key = "env:T_PRIVACY"\n' + THIRD + "[[links]]",
@@ -130,7 +142,10 @@ def test_secrets_are_read_late_and_never_shown(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("T_COMMUNITY", "first-value")
     inventory = _load(tmp_path)
     monkeypatch.setenv("T_COMMUNITY", "second-value")
-    community, password = inventory.credentials["lab"].community, inventory.credentials["lab-netconf"].password
+    community, password = (
+        inventory.credentials["lab"].community,
+        inventory.credentials["lab-netconf"].password,
+    )
     assert community is not None
     assert password is not None
     assert (community.reveal(), password.reveal()) == ("second-value", "hunter-2")
@@ -142,10 +157,10 @@ def test_a_missing_secret_is_told_when_the_file_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever starts the collectors learns of a missing secret before the first poll."""
-    with pytest.raises(InventoryError, match=r"credentials\.lab-netconf: secret file secrets/password cannot be read"):
+    with pytest.raises(InventoryError, match=r"lab-netconf: secret file secrets/password cannot be read"):
         _load(tmp_path)
     monkeypatch.delenv("T_COMMUNITY")
-    with pytest.raises(InventoryError, match=r"credentials\.lab: environment variable T_COMMUNITY is not set"):
+    with pytest.raises(InventoryError, match=r"lab: environment variable T_COMMUNITY is not set"):
         _load(tmp_path)
 
 

@@ -1,0 +1,255 @@
+"""The pure readers: columns as agents give them → records."""
+
+from __future__ import annotations
+
+import pytest
+
+from collectors.snmp.interfaces import interface_names, interfaces, needs_32
+from collectors.snmp.ping import ping_delays
+from collectors.snmp.rttmon import Operation, delays, operations
+from collectors.snmp.tables import Columns, column_of, integer, text
+from collectors.snmp.topology import addresses, addresses_old, neighbours, routes
+from twin.records import InterfaceAddress, Neighbour, Route
+
+NAMES = {1: "eth0", 2: "eth1"}
+S = 1_000_000_000
+
+
+def test_a_column_is_keyed_by_what_follows_its_oid() -> None:
+    """The index of a varbind is its name without the column's OID."""
+    assert column_of("1.3.6", [("1.3.6.7", 1), ("1.3.6.7.8", b"x")]) == {(7,): 1, (7, 8): b"x"}
+
+
+def test_odd_values_become_nothing_rather_than_an_error() -> None:
+    """An agent's wrong type costs that value, not the poll."""
+    assert (integer(b"x"), integer(None), integer(4)) == (None, None, 4)
+    assert (text(b"Gi0/1\x00 "), text(b"\xff"), text(None), text(5)) == ("Gi0/1", "\\xff", "", "")
+
+
+def _state(**columns: dict[int, object]) -> Columns:
+    return {name: {(i,): value for i, value in column.items()} for name, column in columns.items()}  # type: ignore[misc]  # tests pass what agents send
+
+
+@pytest.mark.parametrize(
+    ("state", "names"),
+    [
+        (_state(oper={1: 1}, name={1: b"ge-0/0/0"}, description={1: b"d"}), {1: "ge-0/0/0"}),
+        (_state(oper={1: 1}, name={1: b""}, description={1: b"d"}), {1: "d"}),
+        (_state(oper={7: 2}), {7: "if7"}),
+        (_state(oper={1: 1, 2: 1}, name={1: b"eth", 2: b"eth"}), {1: "eth#1", 2: "eth#2"}),
+    ],
+)
+def test_interfaces_are_named_by_ifname_first(state: Columns, names: dict[int, str]) -> None:
+    """ifName, else ifDescr, else the index; names that come twice are told apart."""
+    assert interface_names(state) == names
+
+
+@pytest.mark.parametrize(
+    ("speed", "mbps", "bps"),
+    [
+        (10_000_000, 10, 10e6),
+        (2**32 - 1, 100_000, 100e9),
+        (0, 0, None),
+        (0, 40, 40e6),
+        (1_544_000, 2, 1_544_000.0),
+    ],
+)
+def test_speed_is_exact_where_it_fits(speed: int, mbps: int, bps: float | None) -> None:
+    """ifSpeed up to 4.29 Gbit/s, ifHighSpeed beyond, None where the device knows neither."""
+    state = _state(oper={1: 1}, speed_bps={1: speed}, speed_mbps={1: mbps})
+    assert interfaces(state, {}, {})[0].speed_bps == bps
+
+
+def test_high_capacity_counters_come_first_per_interface() -> None:
+    """An interface without 64-bit counters gets its 32-bit ones and says so; the others keep theirs."""
+    state = _state(oper={1: 1, 2: 2}, admin={1: 1, 2: 1}, discontinuity={1: 500})
+    high = _state(in_octets={1: 2**40}, out_octets={1: 5}, in_errors={1: 1, 2: 2})
+    low = _state(in_octets={1: 9, 2: 11}, out_octets={1: 9, 2: 12})
+    assert needs_32(state, high)
+    first, second = interfaces(state, high, low)
+    assert (first.in_octets, first.out_octets, first.counter_bits) == (2**40, 5, 64)
+    assert (second.in_octets, second.out_octets, second.counter_bits) == (11, 12, 32)
+    assert (second.in_errors, second.oper_up, second.admin_up) == (2, False, True)
+    assert (first.discontinuity_at_ns, second.discontinuity_at_ns) == (5 * S, None)
+
+
+LLDP = {
+    "local_subtype": {(1,): 5, (2,): 3},
+    "local_port": {(1,): b"ge-0/0/0", (2,): b"\x02\x00\x5e\x00\x00\x01"},
+    "port": {(0, 1, 1): b"xe-1", (9, 2, 4): b"\x02\x00\x00\x00\x00\x09", (3, 5, 1): b"p"},
+    "port_subtype": {(0, 1, 1): 5, (9, 2, 4): 3, (3, 5, 1): 7},
+    "port_description": {(9, 2, 4): b""},
+    "chassis": {(0, 1, 1): b"\x02", (9, 2, 4): b"\x02\x00\x00\x00\x00\x01", (3, 5, 1): b""},
+    "chassis_subtype": {(9, 2, 4): 4},
+    "system_name": {(0, 1, 1): b"CA1", (9, 2, 4): b"", (3, 5, 1): b"R5"},
+}
+
+
+def test_lldp_names_ports_as_people_do() -> None:
+    """Port ids that are names are taken, MAC addresses are replaced by ifName where that is known."""
+    assert neighbours(LLDP, NAMES) == (
+        Neighbour(
+            local_interface="eth1", remote_device="02:00:00:00:00:01", remote_interface="02:00:00:00:00:09"
+        ),
+        Neighbour(local_interface="ge-0/0/0", remote_device="CA1", remote_interface="xe-1"),
+        Neighbour(local_interface="port5", remote_device="R5", remote_interface="p"),
+    )
+
+
+def test_addresses_have_the_prefix_their_row_points_at() -> None:
+    """ipAddressPrefix is a row pointer that ends with the length; without one it is a host address."""
+    v4, broadcast, v6 = (1, 4, 192, 0, 2, 2), (1, 4, 192, 0, 2, 255), (2, 16, *([0] * 15), 1)
+    table: Columns = {
+        "interface": {v4: 1, broadcast: 1, v6: 2, (1, 4, 1): 1, (4, 4, 1, 2, 3, 4): 1},
+        "kind": {v4: 1, broadcast: 3, v6: 1},
+        "prefix": {v4: "1.3.6.1.2.1.4.32.1.5.1.1.4.192.0.2.0.24", v6: "0.0"},
+    }
+    assert addresses(table, NAMES) == (
+        InterfaceAddress(interface="eth0", address="192.0.2.2", prefix="192.0.2.0/24"),
+        InterfaceAddress(interface="eth1", address="::1", prefix="::1/128"),
+    )
+
+
+def test_the_old_address_table_serves_where_the_new_one_is_missing() -> None:
+    """ipAddrTable gives addresses with netmasks; rows of unknown interfaces are left out."""
+    table: Columns = {
+        "interface": {(192, 0, 2, 2): 1, (10, 0, 0, 1): 9},
+        "mask": {(192, 0, 2, 2): "255.255.255.252", (10, 0, 0, 1): "255.0.0.0"},
+    }
+    assert addresses_old(table, NAMES) == (
+        InterfaceAddress(interface="eth0", address="192.0.2.2", prefix="192.0.2.0/30"),
+    )
+
+
+ATTACHED = (1, 4, 192, 0, 2, 0, 24, 3, 0, 0, 4, 1, 4, 0, 0, 0, 0)  # policy 0.0.4, as net-snmp numbers rows
+REMOTE = (1, 4, 10, 2, 0, 0, 16, 2, 0, 0, 1, 4, 192, 0, 2, 1)
+NO_HOP = (1, 4, 10, 1, 0, 0, 16, 2, 0, 0, 0, 0)  # next hop of unknown type, empty
+BLACK_HOLE = (1, 4, 10, 9, 0, 0, 16, 2, 0, 0, 0, 0)
+BROKEN = ((1, 4, 10), (), (1, 4, 10, 2, 0, 0, 40, 2, 0, 0, 0, 0), (7, 2, 1, 1, 3, 0, 0, 0))
+
+
+def test_routes_are_read_from_their_index() -> None:
+    """Prefix and next hop stand in the index, behind a policy of any length; odd rows are passed over."""
+    table: Columns = {
+        "kind": {ATTACHED: 3, REMOTE: 4, NO_HOP: 3, BLACK_HOLE: 5, **dict.fromkeys(BROKEN, 4)},
+        "interface": {ATTACHED: 1, REMOTE: 1, NO_HOP: 2},
+        "metric": {ATTACHED: -1, REMOTE: 20},
+    }
+    assert routes(table, NAMES) == (
+        Route(prefix="10.1.0.0/16", interface="eth1", local=True),
+        Route(prefix="10.2.0.0/16", next_hop="192.0.2.1", interface="eth0", metric=20),
+        Route(prefix="192.0.2.0/24", interface="eth0", local=True),
+    )
+
+
+# --------------------------------------------------------------------------------------------- delays
+
+OPERATION = Operation(index=(5,), target="10.255.0.2", frequency_s=5, unit_s=1e-6, packet_bits=736.0)
+ROW = {
+    "completed": 1000,
+    "rtt_count": 8,
+    "rtt_sum": 160_000,
+    "rtt_min": 19_000,
+    "rtt_max": 22_000,
+    "loss_sd": 1,
+    "loss_ds": 1,
+    "loss_mia": 0,
+    "sd_sum": 4_000,
+    "sd_sum_high": 1,
+    "sd_sum2": 0,
+    "sd_min": 9_000,
+    "sd_max": 11_000,
+    "ow_count": 8,
+    "ntp_state": 1,
+}
+
+
+def _latest(**changes: int) -> Columns:
+    return {name: {(5,): value} for name, value in (ROW | changes).items()}
+
+
+def test_operations_are_the_jitter_rows() -> None:
+    """Other kinds are left out; the target is an address, or the tag where there is none."""
+    admin: Columns = {
+        "kind": {(1,): 9, (2,): 1, (3,): 9, (4,): 9},
+        "target": {(1,): bytes([10, 255, 0, 2]), (2,): bytes(4), (3,): b""},
+        "tag": {(3,): b"to-NY", (4,): b""},
+        "precision": {(1,): 2, (3,): 1},
+        "request_size": {(1,): 64},
+        "frequency_s": {(1,): 5},
+    }
+    first, second = operations(admin)
+    assert (first.target, first.unit_s, first.packet_bits, first.frequency_s) == (
+        "10.255.0.2",
+        1e-6,
+        736.0,
+        5,
+    )
+    assert (second.target, second.unit_s) == ("to-NY", 1e-3)
+
+
+def test_a_synchronised_run_is_one_way() -> None:
+    """Sums are 64 bits in two objects; the run is dated by sysUpTime; losses count as sent."""
+    found = delays((OPERATION,), _latest(), uptime_ticks=1200, observed_at_ns=100 * S, seen={})
+    (one,) = found.one_way
+    assert found.round_trip == ()
+    assert one.mean_s == pytest.approx((2**32 + 4_000) / 8 * 1e-6)
+    assert (one.min_s, one.max_s) == (pytest.approx(0.009), pytest.approx(0.011))
+    assert (one.start_ns, one.end_ns) == (93 * S, 98 * S)
+    assert (one.count, one.sent, one.lost, one.clock_synchronised) == (8, 10, 1, True)
+    assert (one.error_s, one.packet_bits) == (1e-6, 736.0)
+
+
+def test_the_deviation_follows_from_the_sum_of_squares() -> None:
+    """jitter_s is the standard deviation of the one-way delays."""
+    values = [10, 14, 10, 14]
+    row = _latest(ow_count=4, sd_sum=sum(values), sd_sum_high=0, sd_sum2=sum(v * v for v in values))
+    (one,) = delays((OPERATION,), row, uptime_ticks=1000, observed_at_ns=S, seen={}).one_way
+    assert one.jitter_s == pytest.approx(2e-6)
+
+
+@pytest.mark.parametrize("changes", [{"ntp_state": 2}, {"ow_count": 0}, {"ntp_state": 0, "ow_count": 0}])
+def test_without_synchronised_clocks_only_the_round_trip_is_believed(changes: dict[str, int]) -> None:
+    """One-way figures of an unsynchronised run are left-overs: the report is a round trip."""
+    found = delays((OPERATION,), _latest(**changes), uptime_ticks=1000, observed_at_ns=S, seen={})
+    (one,) = found.round_trip
+    assert found.one_way == ()
+    assert (one.mean_s, one.lost, one.sent) == (pytest.approx(0.02), 2, 10)
+    assert one.clock_synchronised is (changes.get("ntp_state", 1) == 1)
+
+
+def test_a_run_in_which_all_was_lost_still_tells_the_loss() -> None:
+    """No delay, count 0, and every packet lost."""
+    row = _latest(rtt_count=0, ow_count=0, loss_sd=10, loss_ds=0)
+    (one,) = delays((OPERATION,), row, uptime_ticks=1000, observed_at_ns=S, seen={}).one_way
+    assert (one.count, one.mean_s, one.min_s, one.sent, one.lost) == (0, 0.0, None, 10, 10)
+
+
+def test_a_run_is_reported_once() -> None:
+    """A poll that meets the run of the poll before reports nothing; a new run is news."""
+    first = delays((OPERATION,), _latest(), uptime_ticks=1000, observed_at_ns=S, seen={})
+    again = delays((OPERATION,), _latest(), uptime_ticks=1100, observed_at_ns=2 * S, seen=first.runs)
+    fresh = delays(
+        (OPERATION,), _latest(completed=1500), uptime_ticks=1600, observed_at_ns=3 * S, seen=again.runs
+    )
+    assert [len(found.one_way) for found in (first, again, fresh)] == [1, 0, 1]
+
+
+def test_ping_results_are_round_trips_in_milliseconds() -> None:
+    """DISMAN-PING gives average, loss and its coarse resolution, once for every new count of probes."""
+    index = (1, 65, 1, 66)
+    table: Columns = {
+        "sent": {index: 20, (9,): 0},
+        "responses": {index: 19},
+        "target": {index: bytes([10, 0, 0, 1]), (9,): b"x"},
+        "average_ms": {index: 12},
+        "min_ms": {index: 11},
+        "max_ms": {index: 15},
+        "frequency_s": {index: 60},
+        "data_size": {index: 56},
+    }
+    found = ping_delays(table, observed_at_ns=100 * S, seen={})
+    (one,) = found.round_trip
+    assert (one.destination, one.mean_s, one.sent, one.lost) == ("10.0.0.1", pytest.approx(0.012), 20, 1)
+    assert (one.error_s, one.packet_bits, one.start_ns) == (0.0005, 672.0, 40 * S)
+    assert ping_delays(table, observed_at_ns=101 * S, seen=found.runs).round_trip == ()
