@@ -323,6 +323,7 @@ def run_app(
     for noisy in ("faust", "mode", "aiokafka"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     worker = faust.Worker(built.app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
+    worker.spinner = None  # it would write to our terminal
     try:
         worker.execute_from_commandline()
     except SystemExit as stop:

@@ -58,9 +58,10 @@ def loopback(i: int) -> str:
 class Ring:
     """A ring of routers: what each says about itself, its counters, its traffic and its delays."""
 
-    def __init__(self, size: int = 4, network: str = "ring") -> None:
+    def __init__(self, size: int = 4, network: str = "ring", epoch_ns: int = T0) -> None:
         self.size = size
         self.network = network
+        self.epoch_ns = epoch_ns  # when the story begins
 
     def topology(self, i: int, at_ns: int = T0) -> DeviceTopology:
         """What router i reports; routes go the shorter way round, clockwise when equal."""
@@ -104,8 +105,8 @@ class Ring:
         )
 
     def sample(self, i: int, at_ns: int, source: str = "snmp") -> DeviceSample:
-        """The counters of router i at an instant, had they run at the known loads since T0."""
-        seconds = (at_ns - T0) / S + 1000
+        """The counters of router i at an instant, had they run at the known loads for long."""
+        seconds = (at_ns - self.epoch_ns) / S + 1000
         octets = [int(bps / 8 * seconds) for bps in LOAD_BPS]
         return DeviceSample(
             network=self.network,
@@ -165,19 +166,21 @@ class Ring:
             delays=tuple(parts),
         )
 
-    def log(self, seconds: int, *, poll_s: int = 5, phase_ns: int = 10_000_000) -> list[Record]:
+    def log(
+        self, seconds: int, *, poll_s: int = 5, bin_s: int = 10, phase_ns: int = 10_000_000
+    ) -> list[Record]:
         """All that is said in the first ``seconds``: in order of event time."""
-        timed: list[tuple[int, int, Record]] = [(T0, 0, self.annotations())]
+        begin_ns = self.epoch_ns
+        told: list[Record] = [self.annotations(begin_ns)]
         for i in range(self.size):
-            timed.append((T0 + i, i, self.topology(i, T0 + i)))
-            offset_ns = (i + 1) * phase_ns
+            told.append(self.topology(i, begin_ns + i))
             for second in range(0, seconds, poll_s):
-                at_ns = T0 + second * S + offset_ns
-                timed += [(at_ns, i, self.sample(i, at_ns)), (at_ns, i, self.delays(i, at_ns))]
-            for second in range(10, seconds + 1, 10):
-                end_ns = T0 + second * S
-                timed.append((end_ns, i, self.flows(i, end_ns - 10 * S, end_ns)))
-        return [record for _, _, record in sorted(timed, key=lambda item: item[:2])]
+                at_ns = begin_ns + second * S + (i + 1) * phase_ns
+                told += [self.sample(i, at_ns), self.delays(i, at_ns)]
+            for second in range(bin_s, seconds + 1, bin_s):
+                end_ns = begin_ns + second * S
+                told.append(self.flows(i, end_ns - bin_s * S, end_ns))
+        return sorted(told, key=event_time_ns)
 
 
 def event_time_ns(record: Record) -> int:

@@ -1,6 +1,6 @@
 """A stream worker as a process of its own: what the tests start, kill and start again.
 
-Usage: stream_worker.py NAME BOOTSTRAP DATA_DIR
+Usage: stream_worker.py NAME BOOTSTRAP DATA_DIR SETTINGS_JSON
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
+
 from stream.app import run_app
-from stream.pipeline import NetworkPipeline
+from stream.pipeline import NetworkPipeline, PipelineSettings
 from stream.topics import INPUT_TOPICS
 
 
@@ -19,5 +21,13 @@ def tell(metrics: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    name, bootstrap, data_dir = sys.argv[1:]
-    run_app(name, bootstrap, INPUT_TOPICS, NetworkPipeline, on_status=tell, data_dir=Path(data_dir))
+    name, bootstrap, data_dir, encoded = sys.argv[1:]
+    settings = msgspec.json.decode(encoded, type=PipelineSettings)
+    run_app(
+        name,
+        bootstrap,
+        INPUT_TOPICS,
+        lambda: NetworkPipeline(settings),
+        on_status=tell,
+        data_dir=Path(data_dir),
+    )
