@@ -124,7 +124,8 @@ def _explained_away(field: Field, best: Candidate) -> Field:
 def _links(network: Network, field: Field) -> Iterator[Candidate]:
     scores, sizes = field.link_scores
     for link in np.flatnonzero(scores > 0):
-        yield Candidate("link", network.link_names[link], "rise", np.array([link]), scores[link], sizes[link])
+        score, size = float(scores[link]), float(sizes[link])
+        yield Candidate("link", network.link_names[link], "rise", np.array([link]), score, size)
 
 
 def _nodes(network: Network, field: Field) -> Iterator[Candidate]:

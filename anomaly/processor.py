@@ -5,8 +5,8 @@ What is joined, and when
 A window is judged when its StateUpdate and its Prediction are both there, whichever came second, and windows
 are judged in the order of their versions:
 
-1. A complete window waits for an older incomplete one while fewer than ``reorder_windows`` + 1 complete ones
-wait.
+1. A complete window waits for an older one that is incomplete or missing, but not once more than
+   ``reorder_windows`` complete ones are waiting.
 2. An update whose prediction has not come ``patience_windows`` after its end (by the log's clock) is judged
    without: links down and silent devices are told, delays and loads are not judged.
 3. What comes for a version already judged is dropped: a duplicate, or too late.
@@ -73,9 +73,10 @@ class _Waiting:
         if not both:
             return None
         oldest = min(self.updates)
-        if both[0] != oldest and len(both) <= self._settings.reorder_windows:
+        due = oldest if self.judged_version < 0 else self.judged_version + 1
+        if both[0] != due and len(both) <= self._settings.reorder_windows:
             return None
-        return self._take(both[0] if both[0] == oldest else oldest)
+        return self._take(oldest)
 
     def overdue(self, now_ns: int) -> list[tuple[StateUpdate, Prediction | None]]:
         """Windows whose prediction is not waited for any longer (rule 2), and those they held back."""

@@ -9,7 +9,6 @@ measured, no route, or not to be trusted. The excess is what is left in seconds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -144,8 +143,3 @@ def _crossed(network: Network, rows: Ints, round_trip: bool) -> tuple[Ints, Ints
     hop = np.arange(int(lengths.sum())) - np.repeat(before, lengths) + np.repeat(starts, lengths)
     per_row = lengths.reshape(-1, len(ways)).sum(axis=1)
     return paths.links[hop], np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(per_row)])
-
-
-def by_method(delays: Mapping[str, Measurement]) -> list[tuple[str, Measurement]]:
-    """Methods in an order that does not depend on how they arrived."""
-    return sorted(delays.items())

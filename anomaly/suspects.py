@@ -87,7 +87,8 @@ def _seen(field: Field, candidate: Candidate) -> str:
     else:
         rows = int(np.count_nonzero(candidate.pattern))
     instrument = f" by {candidate.method}" if candidate.method else ""
-    return f"{_size(candidate)} on {rows} measurements{instrument}, {candidate.score:.0f} times the usual scatter"
+    scatter = f"{candidate.score:.0f} times the usual scatter"
+    return f"{_size(candidate)} on {rows} measurements{instrument}, {scatter}"
 
 
 def _size(candidate: Candidate) -> str:

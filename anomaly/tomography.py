@@ -90,7 +90,7 @@ class Field:
 
     def _to_links(self, h: Floats) -> Floats:  # AᵀD⁻¹h [L]
         weighted = (h / self.rows.variance)[self.rows.row]
-        summed: Floats = np.bincount(self.rows.links, weights=weighted, minlength=len(self.wander_variance))
+        summed = np.bincount(self.rows.links, weights=weighted, minlength=len(self.wander_variance))
         return summed.astype(np.float64)
 
     def inner(self, h: Floats, k: Floats) -> float:

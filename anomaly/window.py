@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from anomaly.quality import Distrust, distrust
 from anomaly.residuals import Expectation, Residual, residual
+from twin.errors import DecodeError
 from twin.graph_view import StateView
 from twin.network import Floats, Network, Traffic
 from twin.packing import unpack_magnitudes
@@ -40,15 +41,15 @@ class Window:
 def window_of(view: StateView, prediction: Prediction) -> Window:
     """Unpack and compare. The caller has checked that both speak of the same version and topology."""
     network, traffic = view.network, view.traffic
-    doubt = distrust(network, view.quality)
-    expected = Expectation(
-        mean_s=unpack_magnitudes(prediction.mean_s),
-        log_width=unpack_magnitudes(prediction.log_width),
-        jitter_s=unpack_magnitudes(prediction.jitter_s),
-    )
+    doubt, expected = distrust(network, view.quality), _expectation(prediction, network.path_count)
     parts = [
         residual(
-            network, traffic, expected, method, measured, doubt.paths & (measured.direction == "one-way")
+            network,
+            traffic,
+            expected,
+            method,
+            measured,
+            distrusted=doubt.paths & (measured.direction == "one-way"),
         )
         for method, measured in sorted(view.delays.items())
     ]
@@ -64,3 +65,11 @@ def window_of(view: StateView, prediction: Prediction) -> Window:
         distrust=doubt,
         out_of_range=bool(prediction.out_of_range),
     )
+
+
+def _expectation(prediction: Prediction, paths: int) -> Expectation:
+    packed = (prediction.mean_s, prediction.log_width, prediction.jitter_s)
+    arrays = [unpack_magnitudes(blob) for blob in packed]
+    if any(len(array) != paths for array in arrays):
+        raise DecodeError(f"prediction of state {prediction.state_version} is not about {paths} paths")
+    return Expectation(*arrays)

@@ -146,7 +146,7 @@ def state_update(
     reading: Reading,
     *,
     quality: tuple[str, ...] = (),
-    topology_version: int = 1,
+    topology_version: int = FIRST_VERSION,
 ) -> StateUpdate:
     """What the stream would say of a window; a keyframe every 6th version."""
     keyframe = version % 6 == 0 or version == topology_version

@@ -135,7 +135,7 @@ def test_spread_learns_bursts_and_never_goes_below_theory() -> None:
 
 
 def test_cusum_adds_up_small_rises_and_comes_down_again() -> None:
-    """A rise of two deviations alarms after eight windows, not after three, and is gone 20 windows after it ended."""
+    """A rise of two deviations alarms in the 8th window, not the 3rd, and is forgotten 20 after it ended."""
     cusum = Cusum(1, slack=1.0, limit=8.0)
     scores = []
     for _ in range(30):
