@@ -189,15 +189,22 @@ def _serialise(root: Element) -> bytes:
 # -------------------------------------------------------------------------------------------------- SSH
 
 
-class _Login(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh's classes are untyped here
+class _Login(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
     """One user, one password; a silent device does not even greet."""
 
-    def __init__(self, device: Device, username: str, password: str) -> None:
-        self._device, self._username, self._password = device, username, password
+    def __init__(self, server: NetconfServer) -> None:
+        self._server = server
+        self._connection: Any = None
 
     def connection_made(self, conn: Any) -> None:
-        if self._device.silent:
+        self._connection = conn
+        if self._server.device.silent:
             conn.abort()
+        else:
+            self._server.connections.add(conn)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(self._connection)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -206,27 +213,47 @@ class _Login(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh's classes ar
         return True
 
     def validate_password(self, username: str, password: str) -> bool:
-        known = hmac.compare_digest(username.encode(), self._username.encode())
-        return hmac.compare_digest(password.encode(), self._password.encode()) and known
+        return self._server.knows(username, password)
 
 
-async def serve_netconf(
-    device: Device, address: str, port: int, *, host_key: Path, username: str, password: str
-) -> asyncssh.SSHAcceptor:
-    """Listen; the caller closes what this returns."""
+class NetconfServer:
+    """The server of one device."""
 
-    async def handle(process: Any) -> None:
-        await _run_session(Session(device), process)
+    def __init__(self, device: Device, username: str, password: str) -> None:
+        self.device = device
+        self.connections: set[Any] = set()
+        self._username, self._password = username, password
+        self._acceptor: Any = None
 
-    return await asyncssh.create_server(
-        lambda: _Login(device, username, password),
-        address,
-        port,
-        server_host_keys=[str(host_key)],
-        process_factory=handle,
-        encoding=None,
-        reuse_address=True,
-    )
+    def knows(self, username: str, password: str) -> bool:
+        """Is this the user? Compared in constant time."""
+        user = hmac.compare_digest(username.encode(), self._username.encode())
+        return hmac.compare_digest(password.encode(), self._password.encode()) and user
+
+    async def listen(self, address: str, port: int, host_key: Path) -> int:
+        """Start; gives the port (0 asks for a free one)."""
+
+        async def handle(process: Any) -> None:
+            await _run_session(Session(self.device), process)
+
+        self._acceptor = await asyncssh.create_server(
+            lambda: _Login(self),
+            address,
+            port,
+            server_host_keys=[str(host_key)],
+            process_factory=handle,
+            encoding=None,
+            reuse_address=True,
+        )
+        return int(self._acceptor.get_port())
+
+    async def close(self) -> None:
+        """Stop listening and end all sessions."""
+        self._acceptor.close()
+        for connection in list(self.connections):
+            connection.abort()
+            await connection.wait_closed()
+        await self._acceptor.wait_closed()
 
 
 async def _run_session(session: Session, process: Any) -> None:

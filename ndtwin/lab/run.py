@@ -28,7 +28,7 @@ from ndtwin.lab.faults import FaultControl
 from ndtwin.lab.flows import FlowPlan
 from ndtwin.lab.inventory import NETCONF_USER, RunDirectory
 from ndtwin.lab.ipfix_exporter import Exporters, RecordMaker
-from ndtwin.lab.netconf_server import serve_netconf
+from ndtwin.lab.netconf_server import NetconfServer
 from ndtwin.lab.second import Second
 from ndtwin.lab.settings import LabSettings
 from ndtwin.lab.sim import Driver, Timing
@@ -140,12 +140,9 @@ class Lab:
     async def _start_netconf(self, device: Device, address: str, password: str) -> str:
         file, public = self.directory.host_key(device.name)
         port = self.settings.netconf_port
-        opening = serve_netconf(
-            device, address, port, host_key=file, username=NETCONF_USER, password=password
-        )
-        server = await _listening(opening, address, port)
-        self._stack.push_async_callback(server.wait_closed)
-        self._stack.callback(server.close)
+        server = NetconfServer(device, NETCONF_USER, password)
+        await _listening(server.listen(address, port, file), address, port)
+        self._stack.push_async_callback(server.close)
         return public
 
     # ------------------------------------------------------------------ export

@@ -43,7 +43,9 @@ class Running:
         """OID → value of a walk that must succeed."""
         status, lines, errors = await self.ask(*arguments)
         assert status == 0, errors
-        return dict(line.split(" = ", 1) for line in lines if " = " in line and "No more variables" not in line)
+        return dict(
+            line.split(" = ", 1) for line in lines if " = " in line and "No more variables" not in line
+        )
 
 
 @pytest.fixture
@@ -115,7 +117,9 @@ async def test_missing_things_are_named(running: Running) -> None:
 
 async def test_wrong_community_is_silence(running: Running) -> None:
     """An unknown community gets no answer at all."""
-    status, _, errors = await running.ask("snmpget", "-v2c", "-c", "wrong", running.address, ".1.3.6.1.2.1.1.5.0")
+    status, _, errors = await running.ask(
+        "snmpget", "-v2c", "-c", "wrong", running.address, ".1.3.6.1.2.1.1.5.0"
+    )
     assert status != 0
     assert "Timeout" in errors
 
@@ -176,7 +180,9 @@ async def test_new_rows_appear_at_once(running: Running) -> None:
     assert not any("STRING" in value for value in cells.values())
 
 
-GET_SYS_NAME = bytes.fromhex("30290201010406733363726574a01c02047b000001020100020100300e300c06082b060102010105000500")  # sysName.0
+GET_SYS_NAME = bytes.fromhex(
+    "30290201010406733363726574a01c02047b000001020100020100300e300c06082b060102010105000500"
+)  # sysName.0
 
 
 @given(position=st.integers(0, len(GET_SYS_NAME) - 1), byte=st.integers(0, 255), end=st.integers(1, 60))
@@ -190,7 +196,9 @@ def test_no_bytes_stop_an_agent(position: int, byte: int, end: int) -> None:
     assert answer.endswith(b"\x04\x02WA")
 
 
-@pytest.mark.parametrize("datagram", [b"", b"\x30", b"garbage", b"\x30\x82\xff\xff" + b"\x00" * 40, bytes(2000)])
+@pytest.mark.parametrize(
+    "datagram", [b"", b"\x30", b"garbage", b"\x30\x82\xff\xff" + b"\x00" * 40, bytes(2000)]
+)
 async def test_garbage_gets_no_answer_and_does_no_harm(running: Running, datagram: bytes) -> None:
     """Bytes that are no SNMP are dropped; the next request is answered."""
     assert running.agent.answer(datagram, ("127.0.0.1", 9)) is None
