@@ -1,7 +1,7 @@
 """An optimiser in sixty lines: follow fresh state, and ask the twin before touching the network.
 
-At every window it looks at the busiest link and asks what would happen if that link's weight rose to 2, 3 or 5.
-It prints the best answer; applying it would be the job of a controller. Standard library only; needs `ndtwin up`:
+At every window it looks at the busiest link and asks what would happen if its weight rose to 2, 3 or 5. It
+prints the best answer; applying it would be a controller's job. Standard library only; needs `ndtwin up`:
 
     python examples/optimiser.py --api http://127.0.0.1:8080/api/v1 --windows 3
 """

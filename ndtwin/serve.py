@@ -69,7 +69,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), backlog=BACKLOG)
     except OSError as error:
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)  # negative: name look-up
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise UsageError(
             f"cannot listen on {host}:{port} ({reason}): stop what uses the port, or set serve.port"
         ) from error

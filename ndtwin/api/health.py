@@ -49,6 +49,10 @@ class HealthBoard:
         workers[heartbeat.pid] = heartbeat
         return before is None or before.state != heartbeat.state
 
+    def knows(self, component: str) -> bool:
+        """Whether it was ever heard of."""
+        return component in self._beats
+
     def components(self, now_ns: int) -> list[ComponentHealth]:
         """Every component heard of, those of a whole loop first and in the loop's order."""
         order = {name: i for i, name in enumerate(EXPECTED)}

@@ -188,8 +188,9 @@ class Store:
         return True
 
     def _take_heartbeat(self, heartbeat: Heartbeat, _timestamp_ms: int | None) -> bool:
+        first = not self._health.knows(heartbeat.component)
         changed = self._health.beat(heartbeat)
-        if changed:
+        if changed and not (first and heartbeat.state == "running"):  # that a component runs is no news
             level = "info" if heartbeat.state in ("running", "starting") else "warning"
             said = f": {heartbeat.detail}" if heartbeat.detail else ""
             self._note(

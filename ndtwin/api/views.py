@@ -72,17 +72,21 @@ def links_out(frame: Frame) -> list[s.LinkOut]:
 
 def select_paths(frame: Frame, *, source: str | None, destination: str | None, sort: str) -> Ints:
     """Path indices that match, in order."""
-    n = len(frame.network.nodes)
-    paths = np.arange(frame.network.path_count)
-    sources, rest = np.divmod(paths, max(1, n - 1))
-    destinations = rest + (rest >= sources)
-    keep = np.ones(len(paths), dtype=np.bool_)
+    sources, destinations = path_ends(frame)
+    keep = np.ones(frame.network.path_count, dtype=np.bool_)
     if source is not None:
         keep &= sources == node_index(frame, source)
     if destination is not None:
         keep &= destinations == node_index(frame, destination)
-    chosen = paths[keep]
+    chosen = np.flatnonzero(keep)
     return chosen[np.argsort(_sort_key(frame, sort)[chosen], kind="stable")]
+
+
+def path_ends(frame: Frame) -> tuple[Ints, Ints]:
+    """Source and destination node index of every path, [P] each."""
+    paths = np.arange(frame.network.path_count)
+    sources, rest = np.divmod(paths, max(1, len(frame.network.nodes) - 1))
+    return sources, rest + (rest >= sources)
 
 
 def node_index(frame: Frame, node: str) -> int:

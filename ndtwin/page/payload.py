@@ -12,7 +12,7 @@ from ndtwin.api.health import EXPECTED, ComponentHealth
 from ndtwin.api.history import NetworkHistory
 from ndtwin.api.layout import positions
 from ndtwin.api.store import Store
-from ndtwin.api.views import OK_STATES, links_out, node_index, path_out, select_paths
+from ndtwin.api.views import OK_STATES, links_out, node_index, path_ends, path_out, select_paths
 from twin.records import Suspect
 
 MAX_ROWS = 1000  # rows sent to a browser: the worst by residual
@@ -155,6 +155,7 @@ def topology_map(store: Store, choice: Choice, now_ns: int) -> Payload:
         "link": choice.link,
         "node": choice.node,
         "route": _route(frame, choice.path),
+        "flags": [*frame.quality, *(frame.predicted.out_of_range if frame.predicted is not None else ())],
         "waiting": "",
         "hints": [],
         "since_ms": 0,
@@ -189,6 +190,7 @@ def waiting(store: Store, choice: Choice, now_ns: int) -> Payload:
         "link": "",
         "node": "",
         "route": [],
+        "flags": [],
         "waiting": said,
         "hints": hints,
         "since_ms": since_ms,
@@ -257,11 +259,7 @@ def path_table(store: Store, choice: Choice) -> Payload:
             "chosen": "",
             "waiting": "waiting for the first window",
         }
-    chosen = [
-        int(p)
-        for p in select_paths(frame, source=None, destination=None, sort="residual")
-        if _passes(frame, int(p), choice)
-    ]
+    chosen = _matching(frame, choice)
     alerted = {
         p for life in store.alerts(frame.name) if life.alert.state in OPEN_STATES for p in life.alert.paths
     }
@@ -275,15 +273,21 @@ def path_table(store: Store, choice: Choice) -> Payload:
     }
 
 
-def _passes(frame: Frame, path: int, choice: Choice) -> bool:
-    name = frame.network.path_name(path)
-    if frame.network.path_count > MAX_ROWS and choice.query and choice.query not in name.lower():
-        return False  # below that, the browser has every row and searches by itself
+def _matching(frame: Frame, choice: Choice) -> list[int]:
+    """Paths that cross the chosen link or end at the chosen node, and fit the search, the worst first."""
+    keep = np.ones(frame.network.path_count, dtype=np.bool_)
     if choice.link in frame.link_index:
-        return frame.link_index[choice.link] in frame.network.paths.of(path)
-    if choice.node in frame.network.node_index:
-        return node_index(frame, choice.node) in frame.network.path_ends(path)
-    return True
+        crossing = frame.network.paths.links == frame.link_index[choice.link]
+        keep[:] = False
+        keep[frame.network.paths.hop_path[crossing]] = True
+    elif choice.node in frame.network.node_index:
+        node = node_index(frame, choice.node)
+        keep = np.logical_or(*(ends == node for ends in path_ends(frame)))
+    order = select_paths(frame, source=None, destination=None, sort="residual")
+    chosen: list[int] = order[keep[order]].tolist()
+    if not choice.query or frame.network.path_count <= MAX_ROWS:
+        return chosen  # of a small network the browser has every row and searches by itself
+    return [p for p in chosen if choice.query in frame.network.path_name(p).lower()]
 
 
 def _row(frame: Frame, path: int, alerted: set[str]) -> Payload:

@@ -35,6 +35,8 @@ export default {
         <span class="key"><i class="dash"></i>down</span><span class="key"><i class="pulse"></i>suspect</span>
         <span class="key"><i class="way"></i>chosen path</span>
       </div>
+      <div v-if="data.flags.length" class="flags" title="what this window's figures suffer from">
+        <span v-for="f in data.flags.slice(0, 5)" :key="f">{{ f }}</span><span v-if="data.flags.length > 5">+{{ data.flags.length - 5 }}</span></div>
       <div v-if="hover" class="tip" :style="{left: hover.x + 'px', top: hover.y + 'px'}">
         <b>{{ hover.title }}</b>
         <div v-for="row in hover.rows"><span>{{ row[0] }}</span><em>{{ row[1] }}</em></div>
