@@ -30,7 +30,8 @@ _NS = 1e-9
 _LINE_RATE_MARGIN = 1.1  # counters and clock are read a little apart
 _UPTIME_WRAP_NS = 2**32 * 10_000_000  # TimeTicks: 32 bits of hundredths of a second
 _UPTIME_SLACK_NS = 30_000_000_000
-_PACKETS_BITS_MIN = 64 * 8  # the smallest frame: bounds packets by the line rate
+_PACKET_BITS_MIN = 64 * 8  # the smallest frame: bounds packets by the line rate
+_PACKET_BITS_MAX = 9216 * 8  # a jumbo frame is counted at one instant, however short the interval
 Flags = set[str]
 
 
@@ -104,8 +105,8 @@ def _advances(
         return "reset"
     speed = after.speed_bps or None
     bits = min(before.counter_bits, after.counter_bits)
-    octets_limit = speed and speed * seconds / 8 * _LINE_RATE_MARGIN
-    packets_limit = speed and speed * seconds / _PACKETS_BITS_MIN * _LINE_RATE_MARGIN
+    bits_limit = speed and (speed * seconds * _LINE_RATE_MARGIN + _PACKET_BITS_MAX)
+    octets_limit, packets_limit = bits_limit and bits_limit / 8, bits_limit and bits_limit / _PACKET_BITS_MIN
     found = [
         counter_advance(before.out_octets, after.out_octets, bits, octets_limit),
         counter_advance(before.out_packets, after.out_packets, bits, packets_limit),
