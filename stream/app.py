@@ -289,6 +289,7 @@ def build_app(
         consumer_max_fetch_size=MAX_MESSAGE_BYTES,
         producer_max_request_size=MAX_MESSAGE_BYTES,
         broker_commit_interval=2,
+        stream_wait_empty=False,  # stopping must not wait for events that only the next checkpoint acknowledges
     )
     return StreamApp(app, tuple(topics), make_processor, partitions=partitions, on_status=on_status)
 
