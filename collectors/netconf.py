@@ -71,11 +71,14 @@ _MAPPING: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 def parse_interfaces(reply: bytes) -> tuple[InterfaceCounters, ...]:
     """An <rpc-reply> or <data> → its interfaces, by name; DecodeError when it is not what it should be."""
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True)
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
     try:
         root = etree.fromstring(reply, parser)
     except etree.XMLSyntaxError as error:
         raise DecodeError(f"NETCONF reply is not XML: {error}") from error
+    document: Any = root.getroottree().docinfo
+    if document.doctype:
+        raise DecodeError("NETCONF reply has a document type, which RFC 6241 section 3 forbids")
     found: dict[str, dict[str, str]] = {}
     for container in _CONTAINERS:
         for entry in root.iterfind(f".//{{{NAMESPACE}}}{container}/{{{NAMESPACE}}}interface"):

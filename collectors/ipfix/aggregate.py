@@ -40,6 +40,14 @@ CellKey = tuple[str, int, int]  # destination, DSCP, ingress interface
 
 
 @dataclass
+class _Pending:
+    """Batches of one exporter and template that wait to be summed."""
+
+    since_ns: int
+    batches: list[RecordBatch] = field(default_factory=list)
+
+
+@dataclass
 class _Traffic:
     """One exporter in one bin."""
 
@@ -68,12 +76,12 @@ class FlowAggregator:
         self._devices = devices  # exporter address → device
         self._bin_ns = bin_ns
         self._grace_ns = grace_ns
-        self._pending: dict[tuple[str, Template], list[RecordBatch]] = {}
+        self._pending: dict[tuple[str, Template], _Pending] = {}
         self._pending_records = 0
         self._traffic: dict[tuple[int, str], _Traffic] = {}  # (bin, device)
         self._delays: dict[tuple[int, str], dict[str, _Delay]] = {}  # (bin, source) → destination
         self._touched: set[tuple[int, str]] = set()  # of _delays, since the last report
-        self._sources: dict[str, int] = {}  # source → newest bin it was seen in
+        self._sources: dict[str, tuple[int, int]] = {}  # source → oldest and newest bin it was seen in
         self._supplements: Counter[tuple[int, str]] = Counter()
         self._lost: Counter[str] = Counter()
         self._closed_bin: int | None = None  # the newest bin that was reported
@@ -84,10 +92,10 @@ class FlowAggregator:
         self._bin((now_ns - self._grace_ns) // self._bin_ns, device)  # heard: a report is due, if empty
         if batch.is_options:
             return
-        self._pending.setdefault((device, batch.template), []).append(batch)
+        self._pending.setdefault((device, batch.template), _Pending(now_ns)).batches.append(batch)
         self._pending_records += len(batch)
         if self._pending_records >= MAX_PENDING:
-            self._sum(now_ns)
+            self._sum()
 
     def lost(self, address: str, records: int) -> None:
         """Records of an exporter that a sequence gap shows as lost: told in its next report."""
@@ -95,7 +103,7 @@ class FlowAggregator:
 
     def close(self, now_ns: int) -> list[Record]:
         """Reports of every bin that is over, and supplements to those reported before."""
-        self._sum(now_ns)
+        self._sum()
         newest = (now_ns - self._grace_ns) // self._bin_ns - 1
         due = sorted(key for key in self._traffic if key[0] <= newest)
         reports: list[Record] = []
@@ -107,11 +115,11 @@ class FlowAggregator:
 
     # -------------------------------------------------------------------------------------- summing up
 
-    def _sum(self, now_ns: int) -> None:
+    def _sum(self) -> None:
         pending, self._pending, self._pending_records = self._pending, {}, 0
-        for (device, _), batches in pending.items():
-            batch = join(batches)
-            start_ns, end_ns, odd = self._times(batch, now_ns)
+        for (device, _), gathered in pending.items():
+            batch = join(gathered.batches)
+            start_ns, end_ns, odd = self._times(batch, gathered.since_ns)
             if batch.has(ie.DELAY_SUM_US) or batch.has(ie.DELAY_MEAN_US):
                 self._add_delays(device, batch, end_ns)
             if batch.has(ie.OCTETS):
@@ -172,7 +180,8 @@ class FlowAggregator:
                 continue
             key = (bin, source.values[code])
             self._touched.add(key)
-            self._sources[key[1]] = max(bin, self._sources.get(key[1], bin))
+            oldest, newest = self._sources.get(key[1], (bin, bin))
+            self._sources[key[1]] = min(bin, oldest), max(bin, newest)
             into = self._delays.setdefault(key, {}).setdefault(device, _Delay())
             into.count += packets
             into.sum_us += sum_us
@@ -210,7 +219,8 @@ class FlowAggregator:
         due = {key for key in self._touched if key[0] <= newest}
         self._touched -= due
         first = newest if self._closed_bin is None else self._closed_bin + 1
-        quiet = {(newest, source) for source in self._sources} if newest >= first else set()
+        known = (source for source, seen in self._sources.items() if seen[0] <= newest)
+        quiet = {(newest, source) for source in known} if newest >= first else set()
         for bin, source in sorted(due | quiet):
             delays = self._delays.get((bin, source), {})
             yield DelayReport(
@@ -240,7 +250,7 @@ class FlowAggregator:
         self._closed_bin = max(newest, self._closed_bin or newest)
         oldest = self._closed_bin - KEEP_BINS
         self._delays = {key: one for key, one in self._delays.items() if key[0] >= oldest}
-        self._sources = {source: bin for source, bin in self._sources.items() if bin >= oldest}
+        self._sources = {source: seen for source, seen in self._sources.items() if seen[1] >= oldest}
         for key in [key for key in self._supplements if key[0] < self._closed_bin - MAX_SPAN_BINS]:
             del self._supplements[key]
 

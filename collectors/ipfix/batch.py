@@ -104,8 +104,10 @@ def _key(id: int, enterprise: int) -> str:
 def _widen(column: NDArray[np.generic]) -> NDArray[np.uint64]:
     """Big-endian octets of any size → uint64; the low 8 octets of what is longer."""
     size = column.dtype.itemsize
-    octets = np.frombuffer(np.ascontiguousarray(column).tobytes(), np.uint8).reshape(-1, size)[:, -8:]
-    wide = np.zeros((len(octets), 8), np.uint8)
+    if size == 0:
+        return np.zeros(len(column), np.uint64)  # legal, and empty
+    wide = np.zeros((len(column), 8), np.uint8)
+    octets = np.frombuffer(column.tobytes(), np.uint8).reshape(len(column), size)[:, -8:]
     wide[:, 8 - octets.shape[1] :] = octets
     return wide.view(">u8").ravel().astype(np.uint64)
 

@@ -13,7 +13,7 @@ import pytest
 from collector_peers import SECRETS, LabAgents, free_udp_port, lab_device
 
 from collectors.snmp.pysnmp_engine import PysnmpEngines
-from ndtwin.lab.netconf_server import make_host_key, serve_netconf
+from ndtwin.lab.netconf_server import NetconfServer, make_host_key
 from ndtwin.lab.snmp_agent import SnmpAccess, SnmpAgent, SnmpProtocol
 
 
@@ -84,15 +84,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[LabAgents]:
     )
     host_key = tmp_path / "host_key"
     (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{ports[1]} {make_host_key(host_key)}\n")
-    server = await serve_netconf(
-        device,
-        "127.0.0.1",
-        ports[1],
-        host_key=host_key,
-        username="ndtwin",
-        password=SECRETS["T_PASSWORD"],
-    )
+    server = NetconfServer(device, "ndtwin", SECRETS["T_PASSWORD"])
+    await server.listen("127.0.0.1", ports[1], host_key)
     yield LabAgents(device, *ports, tmp_path)
     transport.close()
-    server.close()
-    await server.wait_closed()
+    await server.close()
