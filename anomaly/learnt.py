@@ -15,7 +15,7 @@ from anomaly.settings import DetectorSettings
 from twin.network import Ints, Network
 
 PATH_FLOOR = 0.004  # no path's log residual is steadier than this
-LOAD_FLOOR = 0.008  # … and no link's load residual, as a share of capacity
+LOAD_FLOOR = 0.012  # … and no link's load residual, as a share of capacity
 FIRST_LOAD_WIDTH = 0.08
 
 

@@ -19,7 +19,7 @@ class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     min_excess_ratio: float = (
         0.1  # … and so are rises under this share of the delay predicted for the link's hop
     )
-    min_load_share: float = 0.05  # load the flows do not show, as a share of capacity
+    min_load_share: float = 0.08  # load the flows do not show, as a share of capacity
     fire_after: int = 2  # consecutive suspicious windows
     clear_after: int = 2  # consecutive clean windows
     reemit_windows: int = 6  # a firing alert is told again at least this often

@@ -1,0 +1,89 @@
+"""The whole loop without Kafka, on the lab's network and traffic: quiet days stay quiet, faults are told and named."""
+
+from __future__ import annotations
+
+import pytest
+from closed_loop import (
+    FAULTS,
+    Loop,
+    drill,
+    hidden_traffic,
+    lab_world,
+    lying_probe,
+    slow_node,
+    wrong_route,
+)
+
+
+def test_two_hundred_quiet_windows_raise_no_alert() -> None:
+    """Daily cycle, tides and surges, 33 minutes of them: nothing fires."""
+    loop = Loop(lab_world(11))
+    fired = [alert for alert in loop.windows(200) if alert.state == "firing"]
+    assert fired == []
+    assert loop.processor.unreadable == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "magnitude", "link", "seed", "within_s"),
+    [
+        ("link-delay", 0.01, "PA->NY", 1, 0.0),
+        ("link-delay", 0.003, "CA1->WA", 2, 7.0),
+        ("link-capacity", 0.5, "PA->NY", 1, 4.0),
+        ("link-capacity", 0.5, "TX->GA", 3, 0.0),
+        ("link-capacity", 0.4, "IL->PA", 2, 8.0),
+    ],
+)
+def test_a_sick_link_is_told_named_and_let_go(
+    kind: str, magnitude: float, link: str, seed: int, within_s: float
+) -> None:
+    """Within three windows, the link first or second, resolved within four of clearing, no other alert."""
+    loop = Loop(lab_world(seed))
+    index = loop.world.network.link_names.index(link)
+    result = drill(loop, link, FAULTS[kind](index, magnitude), within_s=within_s)
+    assert result.passed, result
+
+
+def test_a_slow_node_is_named() -> None:
+    """5 ms on all a node sends: the node, not its links."""
+    loop = Loop(lab_world(1))
+    result = drill(loop, "DC", slow_node(loop.world.network.node_index["DC"], 0.005), within_s=3.0)
+    assert result.passed, result
+    assert (result.rank, result.hypothesis) == (1, "slow-node")
+
+
+def test_a_lying_probe_is_not_blamed_on_the_network() -> None:
+    """A device that doubles what its probes measure is named as an instrument (law 5)."""
+    loop = Loop(lab_world(1))
+    result = drill(loop, "DC", lying_probe(loop.world.network.node_index["DC"], 2.0), within_s=3.0)
+    assert result.passed, result
+    assert (result.rank, result.hypothesis) == (1, "lying-probe")
+
+
+def test_hidden_traffic_is_told_by_the_counters() -> None:
+    """40 % of a link's capacity that no flow record shows."""
+    loop = Loop(lab_world(1))
+    result = drill(loop, "PA->NY", hidden_traffic(loop.world.network.link_names.index("PA->NY"), 0.4))
+    assert result.passed, result
+    assert (result.rank, result.hypothesis) == (1, "hidden-traffic")
+
+
+def test_a_wrong_route_is_named_by_its_path() -> None:
+    """One source sends one destination's packets by another way."""
+    loop = Loop(lab_world(1))
+    network = loop.world.network
+    target = "CA2->GA"
+    result = drill(loop, target, wrong_route(network, network.path_index("CA2", "GA")))
+    assert result.passed, result
+    assert result.hypothesis == "wrong-route"
+
+
+def test_a_silent_device_is_a_matter_of_telemetry() -> None:
+    """With its flows missing the twin predicts too little; the network is not blamed, the device is."""
+    loop = Loop(lab_world(1))
+    loop.windows(8)
+    flags = ("delays-missing:IL", "flows-missing:IL", "silent:IL")
+    told = [alert for _ in range(4) for alert in loop.window(quality=flags, without_flows_of="IL")]
+    told += loop.windows(4)
+    assert {alert.kind for alert in told} == {"telemetry-stale"}
+    assert [alert.state for alert in told] == ["pending", "firing", "resolved"]
+    assert told[1].suspects[0].target == "IL"
