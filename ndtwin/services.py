@@ -12,6 +12,7 @@ from collectors.service import run_collectors
 from collectors.stats import CollectorStats
 from ndtwin.config import Settings
 from ndtwin.serve import run_serve
+from stream.archive import run_archive
 from stream.app import MakeProcessor, run_app
 from stream.health import Heart
 from stream.pipeline import NetworkPipeline
@@ -102,7 +103,13 @@ def run_twin(settings: Settings, stop: threading.Event) -> None:
 
 def run_archive_service(settings: Settings, stop: threading.Event) -> None:
     """Every topic → Parquet files until ``stop``."""
-    run_archive(settings.bootstrap, settings.archive_path, partitions=settings.broker.partitions, stop=stop)
+    run_archive(
+        settings.bootstrap,
+        settings.archive_path,
+        partitions=settings.broker.partitions,
+        retention_days=settings.archive.retention_days,
+        stop=stop,
+    )
 
 
 def run_serve_service(settings: Settings) -> None:

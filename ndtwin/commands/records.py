@@ -4,18 +4,67 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ndtwin.commands.common import ConfigOption, JsonOption, RunDirOption, print_json, say, settings_from
+from ndtwin.commands.common import ConfigOption, JsonOption, RunDirOption, print_json, say, settings_from, stop_on_signals
 from twin.errors import UsageError
+
+if TYPE_CHECKING:
+    from stream.replay import ReplayReport
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    # replay joins when stream.replay is there
+    app.command()(replay)
     app.command()(schemas)
+
+
+def replay(
+    start: Annotated[str, typer.Option("--from", help="Time such as 2026-01-31T12:00:00 (UTC), or seconds since 1970.")],
+    end: Annotated[str, typer.Option("--to", help="The same; the end is not included.")],
+    config: ConfigOption = None,
+    run_dir: RunDirOption = None,
+    archive: Annotated[Path | None, typer.Option(help="Archive directory.", show_default="the run directory's")] = None,
+    out: Annotated[Path, typer.Option(help="States, predictions and alerts go here (JSON lines).")] = Path("replay"),
+    speed: Annotated[float | None, typer.Option(help="1 = real time.", show_default="as fast as possible")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit code 1 unless all is byte-identical to the live run.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run archived telemetry through the same processors on the log's own clock, and compare with the live outcome."""
+    from stream.predictor import load_model
+    from stream.replay import replay as run
+
+    settings = settings_from(config, run_dir)
+    model, problem = load_model(settings.twin.model, settings.checkpoint_path)
+    if problem:
+        say(problem)
+    report = run(
+        archive or settings.archive_path,
+        parse_time_ns(start, "--from"),
+        parse_time_ns(end, "--to"),
+        out,
+        model=model,
+        pipeline=settings.pipeline,
+        detector=settings.detector,
+        speed=speed,
+        stop=stop_on_signals(),
+    )
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _tell(report, out)
+    raise typer.Exit(1 if check and not report.same_as_live else 0)
+
+
+def _tell(report: ReplayReport, out: Path) -> None:
+    print(f"{report.records} records in {report.duration_s:.1f} s, written to {out}")
+    for name, comparison in report.compared.items():
+        print(f"{name:12} {comparison}")
+    for damage in report.damaged_files:
+        print(f"skipped      {damage}")
+    print("the same as live" if report.same_as_live else "not the same as live, or nothing to compare with")
 
 
 def schemas(out: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("docs/schemas")) -> None:
