@@ -26,6 +26,7 @@ from collectors.snmp.poller import SnmpPoller
 from collectors.snmp.pysnmp_engine import PysnmpEngines
 from collectors.stats import CollectorStats
 from collectors.targets import LOG, Emit, NetconfWork, SnmpWork, Target
+from twin.errors import NdtwinError
 from twin.records import Record
 
 MAX_THREADS = 256  # NETCONF targets beyond this wait for one another
@@ -58,6 +59,7 @@ async def run_collectors(
     stats = stats if stats is not None else CollectorStats()
     periods = Periods(poll_s=poll_s, netconf_s=netconf_s, topology_s=topology_s, bin_s=window_s / 2)
     crew = _Crew(inventory, emit, stats, periods, clock)
+    failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in crew.work()]
@@ -67,8 +69,12 @@ async def run_collectors(
             await stop.wait()
             for task in tasks:
                 task.cancel()
+    except* NdtwinError as errors:
+        failure = errors.exceptions[0]
     finally:
         crew.close()
+    if failure is not None:
+        raise failure  # by itself: its one line says all
 
 
 class _Crew:

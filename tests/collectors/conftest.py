@@ -79,13 +79,17 @@ async def lab(tmp_path: Path) -> AsyncIterator[LabAgents]:
     device, ports = lab_device(), (free_udp_port(), free_udp_port())
     access = SnmpAccess(SECRETS["T_COMMUNITY"], "ndtwin", SECRETS["T_AUTH"], SECRETS["T_PRIVACY"])
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(
-        lambda: SnmpProtocol(SnmpAgent(device, access)), local_addr=("127.0.0.1", ports[0])
-    )
+    transports = []
+    for address in ("127.0.0.1", "127.0.0.2"):  # the same device, twice
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: SnmpProtocol(SnmpAgent(device, access)), local_addr=(address, ports[0])
+        )
+        transports.append(transport)
     host_key = tmp_path / "host_key"
     (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{ports[1]} {make_host_key(host_key)}\n")
     server = NetconfServer(device, "ndtwin", SECRETS["T_PASSWORD"])
     await server.listen("127.0.0.1", ports[1], host_key)
     yield LabAgents(device, *ports, tmp_path)
-    transport.close()
+    for transport in transports:
+        transport.close()
     await server.close()

@@ -1,0 +1,73 @@
+"""When polls are due, and what counts as a change of a target's state: tables of (now, in, out)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.schedule import DEADLINE, SPREAD, Health, next_poll_ns, offset_ns
+from collectors.stats import CollectorStats
+
+S = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("now_s", "failures", "due_s"),
+    [
+        (100.0, 0, 100.2),  # offset 0.2 s on a grid of 5 s
+        (100.2, 0, 105.2),  # strictly after
+        (104.9, 0, 105.2),
+        (104.9, 2, 105.2),
+        (104.9, 3, 110.2),
+        (104.9, 4, 120.2),
+        (104.9, 5, 140.2),
+        (104.9, 50, 160.2),  # never further than a minute
+    ],
+)
+def test_polls_stand_on_a_grid_and_back_off(now_s: float, failures: int, due_s: float) -> None:
+    """The next poll is on the device's own grid; silence doubles the distance up to a bound."""
+    due_ns = next_poll_ns(round(now_s * S), 5 * S, S // 5, failures)
+    assert due_ns == round(due_s * S)
+
+
+@given(st.integers(0, 2**62), st.integers(1, 10**11), st.text(min_size=1), st.integers(0, 100))
+def test_every_next_poll_is_later_and_on_the_grid(
+    now_ns: int, period_ns: int, name: str, failures: int
+) -> None:
+    """Whatever the clock says, polls go forward and keep their phase."""
+    offset = offset_ns(name, period_ns)
+    due_ns = next_poll_ns(now_ns, period_ns, offset, failures)
+    assert due_ns > now_ns
+    assert (due_ns - offset) % period_ns == 0
+    assert 0 <= offset <= SPREAD * period_ns
+
+
+def test_a_deadline_leaves_room_before_the_next_poll() -> None:
+    """Offset and deadline together fit into one period."""
+    assert SPREAD + DEADLINE < 1
+
+
+def test_silence_is_told_after_two_misses_and_once() -> None:
+    """One miss is no silence; the second is; more change nothing; success brings the target back, once."""
+    health = Health()
+    assert [health.timed_out() for _ in range(4)] == [False, True, False, False]
+    assert [health.succeeded() for _ in range(2)] == [True, False]
+    assert health.failures == 0
+
+
+def test_a_refusal_is_told_when_its_reason_changes() -> None:
+    """The same complaint twice is told once; another one again."""
+    health = Health()
+    assert [health.refused(why) for why in ("a", "a", "b")] == [True, False, True]
+    assert health.succeeded()
+
+
+def test_stats_tell_the_slowest_targets() -> None:
+    """Heartbeat metrics are numbers, with the five slowest targets by name."""
+    stats = CollectorStats(polls=3, last_duration_s={f"R{i}/snmp": float(i) for i in range(9)})
+    metrics = stats.metrics()
+    assert metrics["polls"] == 3
+    assert [name for name in metrics if name.startswith("poll_duration_s/")] == [
+        f"poll_duration_s/R{i}/snmp" for i in (8, 7, 6, 5, 4)
+    ]
