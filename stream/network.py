@@ -211,7 +211,8 @@ class NetworkWindows:
         for device in sorted({device for device, _ in self._series}):
             protocol = self._preferred(device, end_ns)
             series = self._series[device, protocol]
-            mine, flaws = series.rates(start_ns, end_ns, self._rules.rates)
+            cutoff_ns = self._windows.cutoff(f"samples/{protocol}/{device}", end_ns)
+            mine, flaws = series.rates(start_ns, end_ns, self._rules.rates, cutoff_ns)
             rates |= {(device, name): one for name, one in mine.items()}
             flags |= flaws | self._silence(device, protocol, end_ns)
             inside = [sample for sample in series.before(end_ns) if sample.observed_at_ns >= start_ns]

@@ -154,11 +154,18 @@ class CounterSeries:
         first = sum(at_ns <= end_ns for at_ns, _, _ in self._entries)
         del self._entries[: max(0, first - 1)]
 
-    def rates(self, start_ns: int, end_ns: int, rules: RateRules) -> tuple[dict[str, InterfaceRates], Flags]:
-        """The rates of every measured interface over a window, and what was wrong."""
+    def rates(
+        self, start_ns: int, end_ns: int, rules: RateRules, cutoff_ns: int | None = None
+    ) -> tuple[dict[str, InterfaceRates], Flags]:
+        """The rates of every measured interface over a window, and what was wrong.
+
+        Samples from after the cutoff do not count.
+        """
         tallies: dict[str, _Tally] = {}
         flags: Flags = set()
         for before, after in self._intervals(start_ns, end_ns, rules):
+            if cutoff_ns is not None and after.observed_at_ns > cutoff_ns:
+                break
             if device_was_reset(before, after):
                 flags.add(f"reset:{after.device}")
             else:

@@ -153,10 +153,13 @@ class Windows:
         )
 
     def cutoff(self, source: str, end_ns: int) -> int:
-        """Up to which event time a source's records count for the window that ends here: its first pass."""
+        """Up to which event time a source's records count for the window that ends here.
+
+        Its first pass; of a source that is not waited for, or did not pass, what it said before the end.
+        """
         known = self._state.sources.get(source)
-        passes = [at_ns for at_ns, _ in known.recent_ns if at_ns >= end_ns] if known is not None else []
-        return min(passes, default=end_ns)
+        recent = known.recent_ns if known is not None and known.waited_for else []
+        return min((at_ns for at_ns, _ in recent if at_ns >= end_ns), default=end_ns - 1)
 
     def close(self, end_ns: int) -> None:
         """The window that ends here is closed."""

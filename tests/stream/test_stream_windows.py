@@ -132,8 +132,8 @@ def test_the_cutoff_is_the_first_pass() -> None:
     say(windows, A, 112, 112)
     say(windows, A, 110.5, 112.1)
     assert windows.cutoff(A, 110 * S) == 110.5 * S
-    assert windows.cutoff(B, 110 * S) == 110 * S
-    assert windows.cutoff("nobody", 110 * S) == 110 * S
+    assert windows.cutoff(B, 110 * S) == 110 * S - 1
+    assert windows.cutoff("nobody", 110 * S) == 110 * S - 1
 
 
 def test_a_snapshot_goes_on_the_same() -> None:
