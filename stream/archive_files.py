@@ -163,7 +163,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def read_archive(
-    directory: Path, topics: Sequence[str], from_ns: int, to_ns: int, *, damage: Damage | None = None
+    directory: Path, topics: Iterable[str], from_ns: int, to_ns: int, *, damage: Damage | None = None
 ) -> Iterator[Message]:
     """The messages with ``from_ns ≤ timestamp < to_ns``, each once, merged by time.
 
@@ -174,8 +174,8 @@ def read_archive(
     damage = damage if damage is not None else Damage()
     low_ms, high_ms = -(-from_ns // 1_000_000), -(-to_ns // 1_000_000)
     streams = [
-        _ranked(_partition_stream(files, damage, low_ms, high_ms), topics.index(topic))
-        for topic in topics
+        _ranked(_partition_stream(files, damage, low_ms, high_ms), rank)
+        for rank, topic in enumerate(topics)
         for files in _streams_of(directory, topic, low_ms, high_ms, damage).values()
     ]
     for _, message in heapq.merge(*streams, key=lambda ranked: ranked[0]):

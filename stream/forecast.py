@@ -45,6 +45,13 @@ class ForecastProcessor:
         self.newest[record.network] = record.version
         return [prediction]
 
+    def attempt(self, record: Record) -> tuple[list[Record], str]:
+        """The predictions that follow from a record, or why the model has none: the next one may have."""
+        try:
+            return list(self.on_record(record)), ""
+        except Exception as error:  # a model may fail in any way on one state
+            return [], f"no prediction from {self.model.name}: {error!r}"
+
     def on_time(self, now_ns: int) -> Iterable[Record]:
         """Predictions follow from states, not from time."""
         return []

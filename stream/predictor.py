@@ -138,11 +138,9 @@ class Predictor:
         if isinstance(record, DeadLetter):
             self._give_up(record)
             return
-        try:
-            predictions = list(self.forecast.on_record(record))
-        except Exception as error:  # a model may fail in any way on one state; the next one is due
-            self._give_up(dead_letter(message, f"no prediction from {self.forecast.model.name}: {error!r}"))
-            return
+        predictions, problem = self.forecast.attempt(record)
+        if problem:
+            self._give_up(dead_letter(message, problem))
         for prediction in predictions:
             self._publish(prediction, message)
 
