@@ -15,6 +15,7 @@ METHOD_COLOURS = {
     "disman-ping": "#ff9f6b",
     "juniper-rpm": "#f78fb3",
 }
+FEW_POINTS = 60  # ten minutes: below that the dots have room
 Options = dict[str, Any]
 
 # The band is two stacked lines; the tooltip shows them as one interval.
@@ -62,7 +63,7 @@ def path_options(points: list[PathPoint]) -> Options:
                     "type": "scatter",
                     "name": m,
                     "data": dots[m],
-                    "symbolSize": 3.5,
+                    "symbolSize": 6 if len(points) < FEW_POINTS else 3.5,
                     "itemStyle": {"color": METHOD_COLOURS[m]},
                 }
                 for m in methods

@@ -18,6 +18,7 @@ from twin.records import Suspect
 MAX_ROWS = 1000  # rows sent to a browser: the worst by residual
 MAX_ALERTS = 40
 MAX_JOURNAL = 60
+FLAG_NAMES = 3
 OPEN_STATES = ("pending", "firing", "acknowledged")
 Payload = dict[str, Any]
 
@@ -155,7 +156,7 @@ def topology_map(store: Store, choice: Choice, now_ns: int) -> Payload:
         "link": choice.link,
         "node": choice.node,
         "route": _route(frame, choice.path),
-        "flags": [*frame.quality, *(frame.predicted.out_of_range if frame.predicted is not None else ())],
+        "flags": _flags(frame),
         "waiting": "",
         "hints": [],
         "since_ms": 0,
@@ -195,6 +196,20 @@ def waiting(store: Store, choice: Choice, now_ns: int) -> Payload:
         "hints": hints,
         "since_ms": since_ms,
     }
+
+
+def _flags(frame: Frame) -> list[str]:
+    """What the window suffers from, one line a kind (``silent: TX, NE``); then the model's own doubts."""
+    kinds: dict[str, list[str]] = {}
+    for flag in frame.quality:
+        kind, _, what = flag.partition(":")
+        kinds.setdefault(kind, []).append(what)
+    lines = []
+    for kind, things in kinds.items():
+        named = ", ".join(thing for thing in things[:FLAG_NAMES] if thing)
+        more = f" +{len(things) - FLAG_NAMES}" if len(things) > FLAG_NAMES else ""
+        lines.append(f"{kind}: {named}{more}" if named else kind)
+    return [*lines, *(frame.predicted.out_of_range if frame.predicted is not None else ())]
 
 
 def _nodes(frame: Frame, suspects: dict[str, float]) -> list[Payload]:

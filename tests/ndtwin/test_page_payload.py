@@ -135,10 +135,12 @@ def test_a_link_that_is_down_and_a_silent_device_are_marked() -> None:
     """From the topology and from the quality flags."""
     store = Store()
     state, _ = Rehearsal(network=with_link_down(nsfnet().network(), "WA->CA1")).window()
-    feed(store, [msgspec.structs.replace(state, quality=("silent:TX",))])
+    quality = ("late:4", "silent:TX", *(f"flows-missing:{node}" for node in ("CO", "IL", "MI", "NE", "UT")))
+    feed(store, [msgspec.structs.replace(state, quality=quality)])
     shown = payload.topology_map(store, Choice(), 0)
     assert [link["name"] for link in shown["links"] if not link["up"]] == ["WA->CA1"]
     assert [node["name"] for node in shown["nodes"] if node["silent"]] == ["TX"]
+    assert shown["flags"] == ["late: 4", "silent: TX", "flows-missing: CO, IL, MI +2"]
 
 
 def test_the_chosen_path_stays_chosen() -> None:
