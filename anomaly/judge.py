@@ -37,6 +37,7 @@ class _Scene:
     field: Field
     theory_s: Floats  # [L] wander by theory alone
     rounds: list[Round]
+    hypotheses: list[Candidate]  # all of the first round
 
 
 def judge_delays(
@@ -61,8 +62,8 @@ def _scene(settings: DetectorSettings, learnt: Learnt, window: Window) -> _Scene
     young = 1.0 + float(np.mean([learnt.of_method(m).gain.mean() for m in window.methods]))
     wander = theory * learnt.links.factor * young * (1.5 if window.out_of_range else 1.0)
     field = Field(rows, np.where(window.distrust.links, UNKNOWN_S, wander) ** 2)
-    rounds = pursue(window.network, field, window.methods, settings.fire_score)
-    return _Scene(window, field, theory, rounds)
+    rounds, hypotheses = pursue(window.network, field, window.methods, settings.fire_score)
+    return _Scene(window, field, theory, rounds, hypotheses)
 
 
 def _rows(learnt: Learnt, window: Window) -> Observations | None:
@@ -89,7 +90,8 @@ def _findings(settings: DetectorSettings, scene: _Scene) -> list[Finding]:
 
 def _matters(settings: DetectorSettings, window: Window, best: Candidate) -> bool:
     if best.pattern is not None:
-        return best.name == "lying-probe" or best.size >= settings.min_excess_s
+        # Instruments and routes rest on fewer rows than links do, so chance comes twice as far.
+        return best.name == "lying-probe" or best.size >= 2 * settings.min_excess_s
     hop = float((window.queues.wait_s + window.queues.service_s)[best.links].mean())
     return best.size >= max(settings.min_excess_s, settings.min_excess_ratio * hop)
 
@@ -121,7 +123,7 @@ def _worst_paths(network: Network, field: Field, best: Candidate, most: int) -> 
     if best.pattern is None:
         touched[rows.row[np.isin(rows.links, best.links)]] = True
     else:
-        touched = best.pattern != 0
+        touched[best.pattern.rows] = True
     strength = np.where(touched, np.abs(rows.excess_s) / np.sqrt(rows.variance), 0.0)
     worst = np.zeros(network.path_count)
     np.maximum.at(worst, rows.path, strength)
@@ -135,7 +137,10 @@ def _lingering(settings: DetectorSettings, scene: _Scene) -> frozenset[str]:
     enough = np.maximum(settings.min_excess_s, settings.min_excess_ratio * hop) / 2
     names = scene.window.network.link_names
     links = {names[k] for k in np.flatnonzero((scores > settings.clear_score) & (rises > enough))}
-    return frozenset(links).union(one.best.scope for one in scene.rounds)
+    others = {
+        one.scope for one in scene.hypotheses if one.kind != "link" and one.score > settings.clear_score
+    }
+    return frozenset(links | others)
 
 
 def _learn_paths(learnt: Learnt, scene: _Scene, alarmed: frozenset[str]) -> None:

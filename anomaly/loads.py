@@ -54,7 +54,8 @@ def _weigh(settings: DetectorSettings, learnt: Learnt, x: Floats) -> _Loads:
     score = learnt.loads.score_one(x)
     share = np.where(np.isfinite(x), x - learnt.loads.level, 0.0)
     more = (score >= settings.fire_score) & (share >= settings.min_load_share)
-    less = (score <= -settings.fire_score) & (share <= -settings.min_load_share)
+    missing = settings.min_load_share * (0.5 if more.any() else 1.0)  # what came here left elsewhere
+    less = (score <= -settings.fire_score) & (share <= -missing)
     return _Loads(share, score, more, less)
 
 

@@ -30,14 +30,15 @@ from typing import Literal
 import numpy as np
 
 from anomaly.residuals import path_ends
-from anomaly.tomography import Field
-from twin.network import Floats, Ints, Network
+from anomaly.tomography import Field, Pattern
+from twin.network import Ints, Network
 
 SuspectKind = Literal["link", "node", "path", "probe"]
 MAX_CAUSES = 4  # rounds of the pursuit
 # Ln of prior odds against a fault on one link: whole nodes and instruments fail more rarely, and their
 # patterns are richer.
 LOG_PRIOR: dict[SuspectKind, float] = {"link": 0.0, "node": -2.0, "probe": -1.0, "path": -4.0}
+MAX_ROUTES = 32  # the rows that deviate most; each path among them may be routed otherwise
 SUSPICIOUS_ROW = 4.0  # standard deviations from which a path may be routed otherwise than we think
 
 
@@ -51,7 +52,7 @@ class Candidate:
     links: Ints  # the links it sets free; empty for a probe
     score: float  # z
     size: float  # x̂: seconds, or a ratio for a lying probe
-    pattern: Floats | None = None  # [n], where it is not a combination of links
+    pattern: Pattern | None = None  # where it is not a combination of links
     method: str = ""  # the instrument, of a probe
     log_likelihood: float = 0.0
 
@@ -78,16 +79,17 @@ class Round:
         return self.candidates[0]
 
 
-def pursue(network: Network, field: Field, methods: tuple[str, ...], enough: float) -> list[Round]:
-    """Rounds of the pursuit while the best hypothesis scores ``enough``."""
+def pursue(
+    network: Network, field: Field, methods: tuple[str, ...], enough: float
+) -> tuple[list[Round], list[Candidate]]:
+    """Rounds of the pursuit while the best hypothesis scores ``enough``, and all hypotheses of the first."""
     rounds: list[Round] = []
-    for _ in range(MAX_CAUSES):
-        found = weigh(network, field, methods)
-        if not found or found[0].score < enough:
-            break
+    first = found = weigh(network, field, methods)
+    while found and found[0].score >= enough and len(rounds) < MAX_CAUSES:
         rounds.append(_round(found))
         field = _explained_away(field, found[0])
-    return rounds
+        found = weigh(network, field, methods)
+    return rounds, first
 
 
 def weigh(network: Network, field: Field, methods: tuple[str, ...]) -> list[Candidate]:
@@ -136,35 +138,58 @@ def _nodes(network: Network, field: Field) -> Iterator[Candidate]:
             yield Candidate("node", name, "slow-node", links, score, size)
 
 
+def _patterned(field: Field, hypotheses: list[Candidate]) -> Iterator[Candidate]:
+    """Score hypotheses with patterns of their own; a negative size turns the pattern round."""
+    if not hypotheses:
+        return
+    scores, sizes = field.pattern_scores([h.pattern for h in hypotheses if h.pattern is not None])
+    for hypothesis, score, size in zip(hypotheses, scores, sizes, strict=True):
+        assert hypothesis.pattern is not None
+        pattern = (
+            hypothesis.pattern
+            if size >= 0
+            else replace(hypothesis.pattern, values=-hypothesis.pattern.values)
+        )
+        yield replace(hypothesis, score=float(abs(score)), size=float(abs(size)), pattern=pattern)
+
+
 def _probes(network: Network, field: Field, methods: tuple[str, ...]) -> Iterator[Candidate]:
+    found: list[Candidate] = []
     source, destination = (ends[field.rows.path] for ends in path_ends(network))
-    nothing = np.empty(0, dtype=np.int64)
     for number, method in enumerate(methods):
         mine = field.rows.method == number
         for node in np.unique(source[mine]):
-            sent, received = mine & (source == node), mine & (destination == node)
+            sent, received = (
+                np.flatnonzero(mine & (source == node)),
+                np.flatnonzero(mine & (destination == node)),
+            )
+            both = np.concatenate([received, sent])
+            signs = np.repeat([1.0, -1.0], [len(received), len(sent)])
             patterns = {
-                "lying-probe": sent * field.rows.expected_s,
-                "constant-lie": sent * 1.0,
-                "clock-offset": received * 1.0 - sent * 1.0,
+                "lying-probe": Pattern(sent, field.rows.expected_s[sent]),
+                "constant-lie": Pattern(sent, np.ones(len(sent))),
+                "clock-offset": Pattern(both, signs),
             }
-            for name, pattern in patterns.items():
-                score, size = field.pattern(pattern)
-                target, sign = network.nodes[node], 1.0 if size >= 0 else -1.0
-                yield Candidate("probe", target, name, nothing, abs(score), abs(size), sign * pattern, method)
+            found += [
+                _of_pattern("probe", network.nodes[node], name, p, method) for name, p in patterns.items()
+            ]
+    yield from _patterned(field, found)
 
 
 def _routes(network: Network, field: Field) -> Iterator[Candidate]:
     """One hypothesis per path that itself deviates, with all rows that pass its source to its end."""
-    rows, nothing = field.rows, np.empty(0, dtype=np.int64)
-    deviates = np.abs(rows.excess_s) > SUSPICIOUS_ROW * np.sqrt(rows.variance)
+    rows = field.rows
+    strength = np.abs(rows.excess_s) / np.sqrt(rows.variance)
+    worst = np.argsort(-strength, kind="stable")[:MAX_ROUTES]
     source, destination = path_ends(network)
-    for path in np.unique(rows.path[deviates]):
-        passing = np.zeros(len(rows.excess_s), dtype=np.bool_)
-        passing[rows.row[network.source_index[rows.links] == source[path]]] = True
-        pattern = 1.0 * (passing & (destination[rows.path] == destination[path]))
-        score, size = field.pattern(pattern)
-        sign = 1.0 if size >= 0 else -1.0
-        yield Candidate(
-            "path", network.path_name(path), "wrong-route", nothing, abs(score), abs(size), sign * pattern
-        )
+    found: list[Candidate] = []
+    for path in np.unique(rows.path[worst[strength[worst] > SUSPICIOUS_ROW]]):
+        passing = rows.row[network.source_index[rows.links] == source[path]]
+        together = np.unique(passing[destination[rows.path[passing]] == destination[path]])
+        pattern = Pattern(together, np.ones(len(together)))
+        found.append(_of_pattern("path", network.path_name(int(path)), "wrong-route", pattern))
+    yield from _patterned(field, found)
+
+
+def _of_pattern(kind: SuspectKind, target: str, name: str, pattern: Pattern, method: str = "") -> Candidate:
+    return Candidate(kind, target, name, np.empty(0, dtype=np.int64), 0.0, 0.0, pattern, method)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from anomaly.alerts import Incident, LifeCycle, WindowStamp
@@ -51,9 +53,8 @@ class NetworkJudge:
         scope = self.cycle.open_scope
         delays = judge_delays(self.settings, learnt, window, scope)
         loads = judge_loads(self.settings, learnt, window, scope.union(*(f.scope for f in delays.findings)))
-        return Judgement(
-            delays.findings + loads.findings, delays.lingering | loads.lingering, delays.blind | loads.blind
-        )
+        findings = _joined(delays.findings, loads.findings)
+        return Judgement(findings, delays.lingering | loads.lingering, delays.blind | loads.blind)
 
     def _settled(self, prediction: Prediction) -> bool:
         """Routing is converging in the window in which it changed and in the next: nothing is comparable."""
@@ -112,6 +113,18 @@ class NetworkJudge:
         if learnt is not None:
             self.learnt = Learnt(self.settings, self.view.network)
             self.learnt.restore(learnt)
+
+
+def _joined(delays: tuple[Finding, ...], loads: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """A path that takes another way shifts load: what the loads say beside it is part of the same finding."""
+    moved = [k for k, finding in enumerate(delays) if finding.suspects[0].kind == "path"]
+    if not moved or not loads:
+        return delays + loads
+    first = delays[moved[0]]
+    scope = first.scope.union(*(finding.scope for finding in loads))
+    suspects = first.suspects + tuple(one for finding in loads for one in finding.suspects)
+    both = replace(first, scope=scope, suspects=suspects)
+    return (*delays[: moved[0]], both, *delays[moved[0] + 1 :])
 
 
 def _ends(name: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.tomography import Observations
+from anomaly.tomography import Observations, ragged
 from twin.compare import comparable_mean_s, reverse_paths
 from twin.models import path_packet_bits
 from twin.network import Floats, Ints, Network, Traffic
@@ -139,7 +139,7 @@ def _crossed(network: Network, rows: Ints, round_trip: bool) -> tuple[Ints, Ints
     paths = network.paths
     lengths = np.stack([paths.lengths[way] for way in ways], axis=1).ravel()  # [rows · ways]
     starts = np.stack([paths.offsets[:-1][way] for way in ways], axis=1).ravel()
-    before = np.cumsum(lengths) - lengths
-    hop = np.arange(int(lengths.sum())) - np.repeat(before, lengths) + np.repeat(starts, lengths)
     per_row = lengths.reshape(-1, len(ways)).sum(axis=1)
-    return paths.links[hop], np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(per_row)])
+    return paths.links[ragged(starts, lengths)], np.concatenate(
+        [np.zeros(1, dtype=np.int64), np.cumsum(per_row)]
+    )

@@ -85,7 +85,7 @@ def _seen(field: Field, candidate: Candidate) -> str:
     if candidate.pattern is None:
         rows = int(np.isin(field.rows.links, candidate.links).sum())
     else:
-        rows = int(np.count_nonzero(candidate.pattern))
+        rows = len(candidate.pattern.rows)
     instrument = f" by {candidate.method}" if candidate.method else ""
     scatter = f"{candidate.score:.0f} times the usual scatter"
     return f"{_size(candidate)} on {rows} measurements{instrument}, {scatter}"

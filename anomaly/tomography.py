@@ -52,6 +52,21 @@ class Observations:
         return np.repeat(np.arange(len(self.excess_s)), np.diff(self.offsets))
 
 
+@dataclass(frozen=True)
+class Pattern:
+    """A fault's pattern h over the rows, where it is not zero."""
+
+    rows: Ints
+    values: Floats
+
+
+def ragged(starts: Ints, lengths: Ints) -> Ints:
+    """The indices start, start + 1, … of every run, one run after the other."""
+    before = np.cumsum(lengths) - lengths
+    runs: Ints = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+    return runs
+
+
 def stack(parts: list[Observations]) -> Observations:
     """Rows of several methods, one after the other."""
     starts = np.cumsum([0] + [part.offsets[-1] for part in parts])
@@ -74,10 +89,9 @@ class Field:
         lengths = np.diff(rows.offsets)
         per_hop = lengths[rows.row]  # partners of every hop
         left = np.repeat(np.arange(len(rows.links)), per_hop)
-        first = np.repeat(rows.offsets[rows.row], per_hop)
-        within = np.arange(len(left)) - np.repeat(np.cumsum(per_hop) - per_hop, per_hop)
+        right = ragged(rows.offsets[rows.row], per_hop)
         weight = (1.0 / rows.variance)[rows.row[left]]
-        cell = rows.links[left] * size + rows.links[first + within]
+        cell = rows.links[left] * size + rows.links[right]
         summed = np.bincount(cell, weights=weight, minlength=size * size)
         return summed.astype(np.float64).reshape(size, size)
 
@@ -120,11 +134,24 @@ class Field:
         """(z, x̂) of the same rise on all of some links."""
         top = float(self.link_projection[links].sum())
         information = float(self.link_information[np.ix_(links, links)].sum())
-        return _matched(top, information)
+        return (top / information**0.5, top / information) if information > 1e-12 else (0.0, 0.0)
 
-    def pattern(self, h: Floats) -> tuple[float, float]:
-        """(z, x̂) of any pattern over the rows."""
-        return _matched(self.inner(h, self.rows.excess_s), self.inner(h, h))
+    def pattern_scores(self, patterns: list[Pattern]) -> tuple[Floats, Floats]:
+        """(z, x̂) of any patterns over the rows, all at once, [len(patterns)] each."""
+        count, size = len(patterns), len(self.wander_variance)
+        number = np.repeat(np.arange(count), [len(pattern.rows) for pattern in patterns])
+        row = np.concatenate([pattern.rows for pattern in patterns])
+        value = np.concatenate([pattern.values for pattern in patterns])
+        weight = value / self.rows.variance[row]
+        starts, lengths = self.rows.offsets[row], np.diff(self.rows.offsets)[row]
+        cell = np.repeat(number, lengths) * size + self.rows.links[ragged(starts, lengths)]
+        links = np.bincount(cell, np.repeat(weight, lengths), count * size).reshape(count, size)  # AᵀD⁻¹h
+        top = np.bincount(number, weight * self.rows.excess_s[row], count) - links @ self.explained
+        information = np.bincount(number, weight * value, count) - ((links @ self._inverse) * links).sum(
+            axis=1
+        )
+        safe = np.maximum(information, 1e-12)
+        return np.where(information > 1e-12, top / np.sqrt(safe), 0.0), top / safe
 
     @cached_property
     def link_scores(self) -> tuple[Floats, Floats]:
@@ -159,12 +186,8 @@ class Field:
         wander[links] = 1.0
         return Field(self.rows, wander)
 
-    def without(self, pattern: Floats, size_s: float) -> Field:
+    def without(self, pattern: Pattern, size: float) -> Field:
         """The same field with a pattern's share taken away."""
-        return replace(self, rows=replace(self.rows, excess_s=self.rows.excess_s - size_s * pattern))
-
-
-def _matched(top: float, information: float) -> tuple[float, float]:
-    if information <= 1e-12:
-        return 0.0, 0.0
-    return float(top / np.sqrt(information)), top / information
+        excess = self.rows.excess_s.copy()
+        excess[pattern.rows] -= size * pattern.values
+        return replace(self, rows=replace(self.rows, excess_s=excess))

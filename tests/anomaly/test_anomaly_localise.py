@@ -10,7 +10,7 @@ import pytest
 
 from anomaly.localise import pursue, weigh
 from anomaly.residuals import path_ends
-from anomaly.tomography import Field, Observations, stack
+from anomaly.tomography import Field, Observations, Pattern, stack
 from twin.network import Floats, Network
 from twin.topologies import nsfnet
 
@@ -62,8 +62,8 @@ def _crossing(network: Network, links: Sequence[int]) -> Floats:
 def test_woodbury_equals_the_dense_formula(network: Network) -> None:
     """Scores from link space are those of Σ formed and inverted outright."""
     rows = _rows(network, _noise(network))
-    field, size = _field(network, rows), len(network.links)
-    A = np.zeros((len(rows.excess_s), size))
+    field = _field(network, rows)
+    A = np.zeros((len(rows.excess_s), len(network.links)))
     A[rows.row, rows.links] = 1.0
     inverse = np.linalg.inv(np.diag(rows.variance) + WANDER_S**2 * A @ A.T)
     top, information = A.T @ inverse @ rows.excess_s, np.diag(A.T @ inverse @ A)
@@ -71,6 +71,9 @@ def test_woodbury_equals_the_dense_formula(network: Network) -> None:
     np.testing.assert_allclose(scores, top / np.sqrt(information), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(sizes, top / information, rtol=1e-6, atol=1e-12)
     h = np.random.default_rng(1).normal(size=len(rows.excess_s))
+    score, size = field.pattern_scores([Pattern(np.arange(len(h)), h)])
+    assert score[0] == pytest.approx(h @ inverse @ rows.excess_s / np.sqrt(h @ inverse @ h), rel=1e-6)
+    assert size[0] == pytest.approx(h @ inverse @ rows.excess_s / (h @ inverse @ h), rel=1e-6)
     assert field.inner(h, rows.excess_s) == pytest.approx(h @ inverse @ rows.excess_s, rel=1e-6)
 
 
@@ -78,7 +81,7 @@ def test_woodbury_equals_the_dense_formula(network: Network) -> None:
 def test_an_extra_delay_is_found_on_its_link_with_its_size(network: Network, link: int) -> None:
     """Every link: first by a wide margin, size within 10 %, probability near one."""
     excess = [noise + 3e-3 * _crossing(network, [link]) for noise in _noise(network)]
-    rounds = pursue(network, _field(network, _rows(network, excess)), METHODS, 6.0)
+    rounds, _ = pursue(network, _field(network, _rows(network, excess)), METHODS, 6.0)
     best = rounds[0].best
     assert (best.kind, best.target) == ("link", network.link_names[link])
     assert best.size == pytest.approx(3e-3, rel=0.1)
@@ -90,7 +93,7 @@ def test_both_directions_of_a_cable_come_out_in_two_rounds(network: Network) -> 
     """The larger direction first, the other second, nothing third."""
     a, b = network.link_names.index("PA->NY"), network.link_names.index("NY->PA")
     rise = 4e-3 * _crossing(network, [a]) + 2e-3 * _crossing(network, [b])
-    rounds = pursue(
+    rounds, _ = pursue(
         network, _field(network, _rows(network, [n + rise for n in _noise(network)])), METHODS, 6.0
     )
     assert [one.best.target for one in rounds] == ["PA->NY", "NY->PA"]
@@ -100,7 +103,7 @@ def test_a_slow_node_is_told_from_its_links(network: Network) -> None:
     """A rise on all links that leave a node is one slow node."""
     node = network.node_index["NE"]
     rise = 2e-3 * _crossing(network, list(np.flatnonzero(network.source_index == node)))
-    rounds = pursue(
+    rounds, _ = pursue(
         network, _field(network, _rows(network, [n + rise for n in _noise(network)])), METHODS, 6.0
     )
     assert [(one.best.kind, one.best.target) for one in rounds] == [("node", "NE")]
@@ -118,7 +121,7 @@ def test_an_instrument_is_blamed_when_only_one_method_deviates(network: Network,
     on_path, probes = _noise(network)
     source, destination = path_ends(network)
     lie = pattern(source, destination, network.node_index["GA"])
-    rounds = pursue(network, _field(network, _rows(network, [on_path, probes + lie])), METHODS, 6.0)
+    rounds, _ = pursue(network, _field(network, _rows(network, [on_path, probes + lie])), METHODS, 6.0)
     best = rounds[0].best
     assert (best.kind, best.target, best.method) == ("probe", "GA", "rttmon")
     assert best.name in ({"lying-probe", "constant-lie"} if name == "lying-probe" else {name})
@@ -130,7 +133,7 @@ def test_a_wrong_route_is_named_by_its_path(network: Network) -> None:
     path = network.path_index("WA", "NY")
     rise = np.zeros(network.path_count)
     rise[path] = 6e-3
-    rounds = pursue(
+    rounds, _ = pursue(
         network, _field(network, _rows(network, [n + rise for n in _noise(network)])), METHODS, 6.0
     )
     assert [(one.best.kind, one.best.target) for one in rounds] == [("path", "WA->NY")]
@@ -140,7 +143,7 @@ def test_no_fault_no_hypothesis(network: Network) -> None:
     """Forty draws of noise as assumed: nothing reaches the firing score."""
     for seed in range(40):
         rows = _rows(network, _noise(network, seed))
-        assert pursue(network, _field(network, rows), METHODS, 6.0) == []
+        assert pursue(network, _field(network, rows), METHODS, 6.0)[0] == []
 
 
 def test_links_no_path_can_tell_apart_are_named(network: Network) -> None:
