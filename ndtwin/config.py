@@ -27,7 +27,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of the tables that belong to the front door."""
 
 
-class BrokerSettings(Table):
+class BrokerSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which Kafka. ``embedded`` starts one inside `ndtwin up`."""
 
     bootstrap: str = "embedded"
@@ -36,35 +36,35 @@ class BrokerSettings(Table):
     memory_cap_mb: int = 1024  # the embedded broker is restarted under control beyond this
 
 
-class CollectSettings(Table):
+class CollectSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often devices are asked, and the inventory that names them (default: the one the lab writes)."""
 
     inventory: str = ""
     poll_s: float = 5.0
 
 
-class TwinSettings(Table):
+class TwinSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which model predicts: ``routenet``, ``mg1k`` or ``mm1b``; ``checkpoint`` replaces the shipped weights."""
 
     model: str = "routenet"
     checkpoint: str = ""
 
 
-class ArchiveSettings(Table):
+class ArchiveSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the archive lies (default: in the run directory) and for how long; 0 keeps everything."""
 
     directory: str = ""
     retention_days: int = 0
 
 
-class ServeSettings(Table):
+class ServeSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the API and the page listen. Nothing protects them: keep them on loopback or behind a proxy."""
 
     host: str = "127.0.0.1"
     port: int = 8080
 
 
-class InfluxSettings(Table):
+class InfluxSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """InfluxDB 2 or anything that takes its writes; an empty ``url`` means none. The token: NDTWIN_INFLUX_TOKEN."""
 
     url: str = ""
@@ -72,7 +72,7 @@ class InfluxSettings(Table):
     bucket: str = "ndtwin"
 
 
-class Settings(Table):
+class Settings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     run_dir: str = "run"

@@ -43,6 +43,7 @@ class DrillReport:
     windows_to_resolve: int | None = None
     false_alerts: int = 0
     suspects: list[str] = field(default_factory=list)
+    other_alerts: list[str] = field(default_factory=list)  # what the false alerts said
     passed: bool = False
 
     def judge(self) -> None:
@@ -66,7 +67,9 @@ class Drill:
     loop: Loop
     say: Callable[[str], None]
     patience: Patience = Patience()
-    fired: dict[str, Alert] = field(default_factory=dict)  # by fingerprint, as it was when it was first seen firing
+    fired: dict[str, Alert] = field(
+        default_factory=dict
+    )  # by fingerprint, as it was when it was first seen firing
 
     def run(self, fault: str, target: str | None = None, magnitude: float | None = None) -> DrillReport:
         """Run it; PeerError when the loop itself does not come up or there is no lab."""
@@ -81,7 +84,9 @@ class Drill:
         self.say(f"{fault} on {started.target} cleared")
         if alert is not None and stopped.stopped_at_ns is not None:
             self._wait_resolved(report, alert, self._version_at(stopped.stopped_at_ns))
-        report.false_alerts = len(self.fired) - int(report.detected)
+        others = [other for other in self.fired.values() if alert is None or other.fingerprint != alert.fingerprint]
+        report.false_alerts = len(others)
+        report.other_alerts = [f"{other.kind}: {other.summary}" for other in others]
         report.judge()
         return report
 
@@ -105,7 +110,9 @@ class Drill:
 
         def quiet() -> bool:
             windows = self.loop.report()["windows_closed"]
-            return not self._look() and isinstance(windows, int) and windows >= wanted and not self.loop.faults()
+            return (
+                not self._look() and isinstance(windows, int) and windows >= wanted and not self.loop.faults()
+            )
 
         if not self._wait(quiet, wanted, STARTUP_TIMEOUT_S):
             firing = [f"alert firing: {alert.summary}" for alert in self._look()]

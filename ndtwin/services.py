@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
 
 from anomaly.processor import DivergenceProcessor
 from collectors.inventory import load_inventory
 from collectors.service import run_collectors
 from collectors.stats import CollectorStats
+from ndtwin.commands.common import stop_event_on_signals
 from ndtwin.config import Settings
 from ndtwin.serve import run_serve
-from stream.archive import run_archive
 from stream.app import MakeProcessor, run_app
+from stream.archive import run_archive
 from stream.health import Heart
 from stream.pipeline import NetworkPipeline
 from stream.predictor import run_predictor
@@ -52,7 +52,9 @@ async def _beat(heart: Heart, stats: CollectorStats, stop: threading.Event, ende
     """Tell how it goes until the signal comes, then end the collectors."""
     while not stop.is_set():
         silent = ", ".join(sorted(stats.silent)[:5])
-        heart.beat("degraded" if silent else "running", f"silent: {silent}" if silent else "", stats.metrics())
+        heart.beat(
+            "degraded" if silent else "running", f"silent: {silent}" if silent else "", stats.metrics()
+        )
         await asyncio.sleep(BEAT_S)
     ended.set()
 
@@ -119,9 +121,7 @@ def run_serve_service(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, heart: Heart) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_event_on_signals()
     serving = asyncio.create_task(run_serve(settings.serve, settings.bootstrap, stop))
     while not serving.done():
         heart.beat("running")

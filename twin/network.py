@@ -78,7 +78,9 @@ class Network:
             if link.source not in index or link.target not in index or link.source == link.target:
                 raise TopologyError(f"link {link.name} does not join two known nodes: check its end points")
             if not (np.isfinite(link.capacity_bps) and link.capacity_bps > 0):
-                raise TopologyError(f"link {link.name} has capacity {link.capacity_bps} bit/s: give a positive one")
+                raise TopologyError(
+                    f"link {link.name} has capacity {link.capacity_bps} bit/s: give a positive one"
+                )
         n = len(self.nodes)
         if self.next_link.shape != (n, n):
             raise TopologyError(f"next_link has shape {self.next_link.shape}, {n} nodes need ({n}, {n})")
@@ -100,7 +102,8 @@ class Network:
         for link in self.links:
             seen[link.name] = seen.get(link.name, 0) + 1
         return tuple(
-            link.name if seen[link.name] == 1 else f"{link.name}@{link.source_interface}" for link in self.links
+            link.name if seen[link.name] == 1 else f"{link.name}@{link.source_interface}"
+            for link in self.links
         )
 
     @cached_property

@@ -35,7 +35,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------- ndt.samples (key: device)
 
 
-class InterfaceCounters(Part):
+class InterfaceCounters(Part, frozen=True, kw_only=True):
     """One interface at one instant: IF-MIB (RFC 2863) or ietf-interfaces (RFC 8343) counters, as read."""
 
     name: str  # ifName: the key that survives renumbering
@@ -55,7 +55,7 @@ class InterfaceCounters(Part):
     counter_bits: int = 64
 
 
-class DeviceSample(Record):
+class DeviceSample(Record, frozen=True, kw_only=True):
     """One poll of one device: all its interfaces at ``observed_at_ns``."""
 
     network: str
@@ -72,7 +72,7 @@ class DeviceSample(Record):
 # ------------------------------------------------------------------------ ndt.topology (key: network)
 
 
-class Neighbour(Part):
+class Neighbour(Part, frozen=True, kw_only=True):
     """One adjacency as a device reports it (LLDP-MIB lldpRemTable)."""
 
     local_interface: str
@@ -81,7 +81,7 @@ class Neighbour(Part):
     protocol: Literal["lldp", "ospf", "static"] = "lldp"
 
 
-class InterfaceAddress(Part):
+class InterfaceAddress(Part, frozen=True, kw_only=True):
     """An address with its prefix on an interface."""
 
     interface: str
@@ -89,7 +89,7 @@ class InterfaceAddress(Part):
     prefix: str  # CIDR
 
 
-class Route(Part):
+class Route(Part, frozen=True, kw_only=True):
     """One row of inetCidrRouteTable (RFC 4292) that forwards: equal prefixes with several hops are ECMP."""
 
     prefix: str  # CIDR
@@ -99,7 +99,7 @@ class Route(Part):
     local: bool = False  # the prefix ends at this device
 
 
-class DeviceTopology(Record):
+class DeviceTopology(Record, frozen=True, kw_only=True):
     """Everything one device says about its place in the network; replaces what it said before."""
 
     network: str
@@ -112,7 +112,7 @@ class DeviceTopology(Record):
     quality: tuple[str, ...] = ()
 
 
-class LinkAnnotation(Part):
+class LinkAnnotation(Part, frozen=True, kw_only=True):
     """What no device tells: the facts about one directed link that the operator's inventory holds."""
 
     source: str
@@ -123,7 +123,7 @@ class LinkAnnotation(Part):
     capacity_bps: float | None = None  # only where ifHighSpeed does not tell the shaped rate
 
 
-class LinkAnnotations(Record):
+class LinkAnnotations(Record, frozen=True, kw_only=True):
     """The inventory's annotations of a network's links; replaces the previous set."""
 
     network: str
@@ -134,7 +134,7 @@ class LinkAnnotations(Record):
 # -------------------------------------------------------------------------- ndt.flows (key: exporter)
 
 
-class FlowCell(Part):
+class FlowCell(Part, frozen=True, kw_only=True):
     """Traffic that entered at the exporter within the bin, already scaled by sampling."""
 
     destination: str  # CIDR prefix, or the address of the egress router
@@ -144,7 +144,7 @@ class FlowCell(Part):
     ingress_interface: int = 0
 
 
-class FlowReport(Record):
+class FlowReport(Record, frozen=True, kw_only=True):
     """The flow aggregates of one exporter for one time bin."""
 
     network: str
@@ -160,7 +160,7 @@ class FlowReport(Record):
 # --------------------------------------------------------------------------- ndt.delays (key: source)
 
 
-class PathDelay(Part):
+class PathDelay(Part, frozen=True, kw_only=True):
     """Delay from the report's source to one destination over [start_ns, end_ns)."""
 
     destination: str  # device name, address or prefix; the stream resolves it
@@ -180,7 +180,7 @@ class PathDelay(Part):
     error_s: float | None = None
 
 
-class DelayReport(Record):
+class DelayReport(Record, frozen=True, kw_only=True):
     """What one device measured about its paths, by one method."""
 
     network: str
@@ -195,7 +195,7 @@ class DelayReport(Record):
 # --------------------------------------------------------------------------- ndt.events (key: device)
 
 
-class NetworkEvent(Record):
+class NetworkEvent(Record, frozen=True, kw_only=True):
     """Something happened at a device: link up or down, reboot, configuration change, device silent."""
 
     network: str
@@ -209,7 +209,7 @@ class NetworkEvent(Record):
 # ------------------------------------------------------------------------ ndt.health (key: component)
 
 
-class Heartbeat(Record):
+class Heartbeat(Record, frozen=True, kw_only=True):
     """A component of ndtwin itself says how it is. Never read by processors: health is not network state."""
 
     component: str
@@ -223,7 +223,7 @@ class Heartbeat(Record):
 # --------------------------------------------------------------------------- ndt.state (key: network)
 
 
-class LinkRecord(Part):
+class LinkRecord(Part, frozen=True, kw_only=True):
     """A directed link of a keyframe; its index in the tuple is its index in every packed link array."""
 
     source: str
@@ -236,7 +236,7 @@ class LinkRecord(Part):
     up: bool = True
 
 
-class TopologyRecord(Part):
+class TopologyRecord(Part, frozen=True, kw_only=True):
     """Nodes (sorted), links and routing: what a keyframe carries and a delta refers to."""
 
     nodes: tuple[str, ...]
@@ -244,7 +244,7 @@ class TopologyRecord(Part):
     next_link: bytes  # int16[N, N] packed: link index leaving node i towards node j, −1 none
 
 
-class DelayPlane(Part):
+class DelayPlane(Part, frozen=True, kw_only=True):
     """Measured mean delays of all paths by one method in one window; zero count = not measured."""
 
     method: DelayMethod
@@ -254,7 +254,7 @@ class DelayPlane(Part):
     packet_bits: float | None = None  # probe size; None: the traffic itself
 
 
-class StateUpdate(Record):
+class StateUpdate(Record, frozen=True, kw_only=True):
     """The network's state at the end of one window.
 
     ``version`` = window_end_ns // window length, so that it is the same live and replayed. ``topology`` is
@@ -282,7 +282,7 @@ class StateUpdate(Record):
 # --------------------------------------------------------------------- ndt.predictions (key: network)
 
 
-class Prediction(Record):
+class Prediction(Record, frozen=True, kw_only=True):
     """What the twin expects of every path in the window of one state version.
 
     The interval is symmetric on the log scale: low = mean·exp(−w), high = mean·exp(+w).
@@ -307,7 +307,7 @@ class Prediction(Record):
 # ------------------------------------------------------------------------- ndt.alerts (key: fingerprint)
 
 
-class Suspect(Part):
+class Suspect(Part, frozen=True, kw_only=True):
     """One hypothesis of what is wrong, ranked."""
 
     kind: Literal["link", "node", "path", "device", "probe"]
@@ -317,7 +317,7 @@ class Suspect(Part):
     evidence: str = ""
 
 
-class Alert(Record):
+class Alert(Record, frozen=True, kw_only=True):
     """One alert at one point of its life. The newest record of a fingerprint is the alert."""
 
     network: str
@@ -340,7 +340,7 @@ class Alert(Record):
 # --------------------------------------------------------------------- ndt.deadletter (key: source topic)
 
 
-class DeadLetter(Record):
+class DeadLetter(Record, frozen=True, kw_only=True):
     """What could not be decoded, with its bytes, its position and the reason."""
 
     source: str  # topic, or "udp:HOST:PORT" for a datagram

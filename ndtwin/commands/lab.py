@@ -16,14 +16,16 @@ from ndtwin.commands.common import (
     print_json,
     say,
     settings_from,
-    stop_on_signals,
+    stop_event_on_signals,
 )
 from ndtwin.lab.client import LabClient
 from ndtwin.lab.fault_records import FaultRecord
 from twin.errors import UsageError
 
 app = typer.Typer(help="A live network to run against, and its faults.", no_args_is_help=True)
-fault_app = typer.Typer(help="Inject faults into a running lab; its journal says what and when.", no_args_is_help=True)
+fault_app = typer.Typer(
+    help="Inject faults into a running lab; its journal says what and when.", no_args_is_help=True
+)
 app.add_typer(fault_app, name="fault")
 
 
@@ -35,8 +37,12 @@ def sim(
         str | None,
         typer.Option(help="nsfnet, geant2, gbn, power-law:N or a GraphML file.", show_default="nsfnet"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of topology, traffic and packets.", show_default="1")] = None,
-    base_address: Annotated[str | None, typer.Option(help="Devices answer from here on.", show_default="127.20.0.0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of topology, traffic and packets.", show_default="1")
+    ] = None,
+    base_address: Annotated[
+        str | None, typer.Option(help="Devices answer from here on.", show_default="127.20.0.0")
+    ] = None,
 ) -> None:
     """Simulated devices on loopback: SNMP, NETCONF and IPFIX over packets that really queue. No root needed."""
     from ndtwin.lab.run import run_lab
@@ -49,7 +55,9 @@ def sim(
     async def run() -> None:
         ended = asyncio.Event()
         lab = asyncio.create_task(
-            run_lab(settings.lab, settings.run_path, ended, lambda path: say(f"the lab runs; inventory: {path}"))
+            run_lab(
+                settings.lab, settings.run_path, ended, lambda path: say(f"the lab runs; inventory: {path}")
+            )
         )
         while not stop.is_set() and not lab.done():
             await asyncio.sleep(0.2)
@@ -60,7 +68,9 @@ def sim(
 
 
 @fault_app.command("list")
-def list_faults(config: ConfigOption = None, run_dir: RunDirOption = None, as_json: JsonOption = False) -> None:
+def list_faults(
+    config: ConfigOption = None, run_dir: RunDirOption = None, as_json: JsonOption = False
+) -> None:
     """The faults there are, and those that are on."""
     faults = _client(config, run_dir).faults()
     if as_json:
@@ -76,8 +86,12 @@ def list_faults(config: ConfigOption = None, run_dir: RunDirOption = None, as_js
 @fault_app.command()
 def start(
     fault: Annotated[str, typer.Argument(help="A name from `ndtwin lab fault list`.")],
-    target: Annotated[str | None, typer.Option(help="Link A->B, node A …", show_default="chosen by the lab")] = None,
-    magnitude: Annotated[float | None, typer.Option(help="In the fault's unit.", show_default="the fault's own")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Link A->B, node A …", show_default="chosen by the lab")
+    ] = None,
+    magnitude: Annotated[
+        float | None, typer.Option(help="In the fault's unit.", show_default="the fault's own")
+    ] = None,
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
     as_json: JsonOption = False,
@@ -92,7 +106,9 @@ def start(
 
 @fault_app.command()
 def stop(
-    fault_id: Annotated[str | None, typer.Argument(help="The id that `start` printed.", show_default=False)] = None,
+    fault_id: Annotated[
+        str | None, typer.Argument(help="The id that `start` printed.", show_default=False)
+    ] = None,
     all_faults: Annotated[bool, typer.Option("--all", help="Stop every fault that is on.")] = False,
     config: ConfigOption = None,
     run_dir: RunDirOption = None,

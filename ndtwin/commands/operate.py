@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +22,7 @@ from ndtwin.commands.common import (
 )
 from twin.errors import UsageError
 
+Tables = dict[str, dict[str, object]]
 WindowOption = Annotated[
     float | None, typer.Option("--window", help="Length of a window in seconds.", show_default="10")
 ]
@@ -114,7 +114,7 @@ def drill(
 
     if fault not in FAULTS:
         raise UsageError(f"unknown fault {fault!r}: there is {', '.join(FAULTS)}")
-    overrides = {"lab": {"topology": topology}, "pipeline": {"window_s": window}}
+    overrides: Tables = {"lab": {"topology": topology}, "pipeline": {"window_s": window}}
     with private_ports(run_dir) as (own_dir, own):
         settings = settings_from(config, own_dir, merge(overrides, own))
         with running_loop(settings, say, stop_on_signals()) as loop:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ndtwin.commands.common import ConfigOption, JsonOption, RunDirOption, print_json, say, settings_from, stop_on_signals
+from ndtwin.commands.common import (
+    ConfigOption,
+    JsonOption,
+    RunDirOption,
+    print_json,
+    say,
+    settings_from,
+    stop_on_signals,
+)
 from twin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,14 +30,24 @@ def register(app: typer.Typer) -> None:
 
 
 def replay(
-    start: Annotated[str, typer.Option("--from", help="Time such as 2026-01-31T12:00:00 (UTC), or seconds since 1970.")],
+    start: Annotated[
+        str, typer.Option("--from", help="Time such as 2026-01-31T12:00:00 (UTC), or seconds since 1970.")
+    ],
     end: Annotated[str, typer.Option("--to", help="The same; the end is not included.")],
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
-    archive: Annotated[Path | None, typer.Option(help="Archive directory.", show_default="the run directory's")] = None,
-    out: Annotated[Path, typer.Option(help="States, predictions and alerts go here (JSON lines).")] = Path("replay"),
-    speed: Annotated[float | None, typer.Option(help="1 = real time.", show_default="as fast as possible")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit code 1 unless all is byte-identical to the live run.")] = False,
+    archive: Annotated[
+        Path | None, typer.Option(help="Archive directory.", show_default="the run directory's")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="States, predictions and alerts go here (JSON lines).")] = Path(
+        "replay"
+    ),
+    speed: Annotated[
+        float | None, typer.Option(help="1 = real time.", show_default="as fast as possible")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit code 1 unless all is byte-identical to the live run.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run archived telemetry through the same processors on the log's own clock, and compare with the live outcome."""

@@ -26,7 +26,9 @@ def test_the_command_line_beats_the_environment_beats_the_file(tmp_path: Path) -
     """Each layer replaces the one below; None replaces nothing."""
     path = written(tmp_path, 'run_dir = "a"\n[broker]\nbootstrap = "file:1"\n[collect]\npoll_s = 2.0\n')
     settings = load_settings(
-        path, {"run_dir": None, "collect": {"poll_s": 3.0}}, env={"NDTWIN_KAFKA": "env:2", "NDTWIN_RUN_DIR": "b"}
+        path,
+        {"run_dir": None, "collect": {"poll_s": 3.0}},
+        env={"NDTWIN_KAFKA": "env:2", "NDTWIN_RUN_DIR": "b"},
     )
     assert (settings.run_dir, settings.broker.bootstrap, settings.collect.poll_s) == ("b", "env:2", 3.0)
 

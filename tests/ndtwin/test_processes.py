@@ -27,7 +27,9 @@ def wait_for(condition: object, timeout_s: float = 10.0) -> None:
 
 def test_a_child_that_dies_is_restarted_after_a_pause(tmp_path: Path) -> None:
     """The supervisor says why it ended, waits, and starts it again."""
-    child = Child("brief", [sys.executable, "-c", "print('no coffee'); raise SystemExit(3)"], tmp_path / "log")
+    child = Child(
+        "brief", [sys.executable, "-c", "print('no coffee'); raise SystemExit(3)"], tmp_path / "log"
+    )
     child.start()
     wait_for(lambda: not child.alive)
     now_s = time.monotonic()

@@ -1,0 +1,137 @@
+"""The whole loop, live: one loop is started, watched, broken, mended, replayed; nothing in it is a double."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ndtwin.config import load_settings
+from ndtwin.drill import Drill, Patience
+from ndtwin.loop import Loop, running_loop
+from ndtwin.ports import private_ports
+from stream.predictor import load_model
+from stream.replay import replay
+
+pytestmark = [pytest.mark.live, pytest.mark.kafka, pytest.mark.timeout(600)]
+START_UP_S = 90.0  # the issue's promise: all paths measured and predicted within 90 s of the start
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> Iterator[Loop]:
+    with private_ports(str(tmp_path_factory.mktemp("run"))) as (run_dir, overrides):
+        settings = load_settings(None, {"run_dir": run_dir, **overrides}, env={})
+        with running_loop(settings, lines.append, threading.Event()) as running:
+            yield running
+
+
+def get(loop: Loop, path: str) -> object:
+    url = f"http://127.0.0.1:{loop.settings.serve.port}{path}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_every_path_is_measured_and_predicted_in_time(loop: Loop, lines: list[str]) -> None:
+    """Within 90 s the loop is whole: 182 paths measured and predicted, every component running, none restarted."""
+    assert loop.run_until(lambda: not loop.faults(), START_UP_S), (loop.faults(), lines)
+    report = loop.report()
+    assert (report["paths_total"], report["paths_measured"], report["paths_predicted"]) == (182, 182, 182)
+    assert report["restarts"] == 0, lines
+
+
+def test_the_twin_is_right_in_the_quiet_network(loop: Loop) -> None:
+    """The median error over all paths is under 10 % when nothing is broken."""
+    assert loop.run_until(lambda: loop.report()["windows_closed"] >= 4, 60)  # type: ignore[operator]
+    report = loop.report()
+    assert isinstance(report["ape_median"], float)
+    assert report["ape_median"] < 10
+    assert isinstance(report["close_to_prediction_p99_s"], float)
+
+
+def test_the_api_tells_the_same(loop: Loop) -> None:
+    """Programs see what the report says."""
+    networks = get(loop, "/api/v1/networks")
+    assert isinstance(networks, list)
+    assert [(network["name"], network["nodes"], network["paths"]) for network in networks] == [
+        ("nsfnet", 14, 182)
+    ]
+    health = get(loop, "/api/v1/health")
+    assert isinstance(health, dict)
+    assert health["healthy"], health["summary"]
+
+
+@pytest.mark.parametrize("fault", ["link-delay", "link-capacity"])
+def test_a_fault_is_found_located_and_let_go(loop: Loop, lines: list[str], fault: str) -> None:
+    """Detected within 3 windows, the link ranked first or second, resolved after clearing, nothing else alerted."""
+    quiet = loop.report()["windows_closed"]
+    assert isinstance(quiet, int)
+    result = Drill(loop, lines.append, Patience(quiet=max(8, quiet + 3))).run(fault)
+    assert result.passed, (result.as_dict(), lines[-10:])
+
+
+def test_a_part_that_dies_is_restarted_and_the_loop_becomes_whole_again(loop: Loop, lines: list[str]) -> None:
+    """kill -9 of the stream: the supervisor says so, its successor continues, windows go on closing."""
+    before = loop.report()["windows_closed"]
+    assert isinstance(before, int)
+    psutil.Process(loop.supervisor.children["stream"].pid).kill()
+    assert loop.run_until(lambda: loop.supervisor.children["stream"].restarts == 1, 20)
+    assert any("stream ended with signal SIGKILL" in line for line in lines)
+    assert loop.run_until(
+        lambda: not loop.faults() and loop.report()["windows_closed"] >= before + 4,  # type: ignore[operator]
+        90,
+    ), (loop.faults(), lines[-5:])
+
+
+def test_the_past_comes_out_of_the_archive_as_it_was_live(loop: Loop, tmp_path: Path) -> None:
+    """Replaying what was archived gives byte-identical states, predictions and alerts."""
+    loop.run_until(lambda: False, 15)  # the archive flushes every 10 s
+    now_ns = time.time_ns()
+    model, problem = load_model("routenet")
+    assert not problem
+    report = replay(
+        loop.settings.archive_path, now_ns - 3600 * 10**9, now_ns, tmp_path, model=model, warm_up_s=None
+    )
+    assert report.same_as_live, report.as_dict()
+    assert report.compared["states"].identical >= 10
+    assert report.compared["alerts"].identical >= 4
+
+
+def test_nothing_is_left_running(tmp_path: Path) -> None:
+    """`ndtwin up` writes its report, exits 0 when whole, and leaves no process behind."""
+    with private_ports(str(tmp_path)) as (run_dir, overrides):
+        config = tmp_path / "ndtwin.toml"
+        config.write_text("\n".join(_toml(overrides)))
+        report = tmp_path / "report.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "ndtwin", "up", "--config", str(config), "--run-dir", run_dir, "--headless",
+             "--for", "60", "--report", str(report)],
+            capture_output=True, text=True, timeout=150, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(report.read_text())
+    assert figures["paths_predicted"] == 182
+    left = [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["cmdline"])
+        if str(tmp_path) in " ".join(p.info["cmdline"] or [])
+    ]
+    assert left == []
+
+
+def _toml(tables: dict[str, dict[str, object]]) -> Iterator[str]:
+    for name, table in tables.items():
+        yield f"[{name}]"
+        yield from (f"{key} = {json.dumps(value)}" for key, value in table.items())
