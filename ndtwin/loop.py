@@ -68,7 +68,11 @@ class Loop:
         components = report["components"]
         assert isinstance(components, dict)
         wanted = [name for name in EXPECTED if self._expected(name)]
-        found = [f"{name} is {components.get(name, 'absent')}" for name in wanted if components.get(name) != "running"]
+        found = [
+            f"{name} is {components.get(name, 'absent')}"
+            for name in wanted
+            if components.get(name) != "running"
+        ]
         if not report["windows_closed"]:
             found.append("no window closed")
         for figure in ("paths_measured", "paths_predicted"):
@@ -83,7 +87,12 @@ class Loop:
 
     def _beat(self) -> None:
         if (broker := self.supervisor.broker) is not None:
-            self._say("broker", "running" if broker.alive else "stopped", broker.pid, {"rss_bytes": float(broker.rss_bytes())})
+            self._say(
+                "broker",
+                "running" if broker.alive else "stopped",
+                broker.pid,
+                {"rss_bytes": float(broker.rss_bytes())},
+            )
         if self.lab is not None:
             self._say("lab", *self._lab_state())
 
@@ -98,12 +107,16 @@ class Loop:
         return ("running" if lag_s < 1.0 else "degraded"), child.pid, {"lag_s": lag_s}
 
     def _say(self, component: str, state: ComponentState, pid: int, metrics: dict[str, float]) -> None:
-        beat = Heartbeat(component=component, observed_at_ns=time.time_ns(), state=state, pid=pid, metrics=metrics)
+        beat = Heartbeat(
+            component=component, observed_at_ns=time.time_ns(), state=state, pid=pid, metrics=metrics
+        )
         self.publisher.publish(beat)
 
 
 @contextlib.contextmanager
-def running_loop(settings: Settings, say: Callable[[str], None], cancelled: threading.Event) -> Iterator[Loop]:
+def running_loop(
+    settings: Settings, say: Callable[[str], None], cancelled: threading.Event
+) -> Iterator[Loop]:
     """Start everything, watch it, and stop everything, whatever happens in between."""
     settings.run_path.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(settings), contextlib.ExitStack() as stack:
@@ -114,7 +127,9 @@ def running_loop(settings: Settings, say: Callable[[str], None], cancelled: thre
         feed = Feed(store, settings.bootstrap)
         stack.callback(feed.stop)
         feed.start()
-        publisher = stack.enter_context(Publisher(settings.bootstrap, settings.broker.partitions, client_id="up"))
+        publisher = stack.enter_context(
+            Publisher(settings.bootstrap, settings.broker.partitions, client_id="up")
+        )
         lab = LabClient(settings.run_path) if settings.lab_enabled else None
         yield Loop(settings, supervisor, store, publisher, lab)
 
@@ -124,7 +139,9 @@ def one_at_a_time(settings: Settings) -> Iterator[None]:
     """Refuse a second loop in the same run directory."""
     lock = settings.run_path / "up.pid"
     if lock.exists() and (pid := int(lock.read_text() or 0)) and _alive(pid):
-        raise PeerError(f"a loop already runs in {settings.run_path} (process {pid}): stop it or use another --run-dir")
+        raise PeerError(
+            f"a loop already runs in {settings.run_path} (process {pid}): stop it or use another --run-dir"
+        )
     lock.write_text(str(os.getpid()))
     try:
         yield

@@ -92,7 +92,9 @@ class Supervisor:
         if self.broker is None:
             return
         if not self.broker.alive:
-            self._note(f"broker died ({last_line(self.broker.log)}); starting it again, records not yet archived are lost")
+            self._note(
+                f"broker died ({last_line(self.broker.log)}); starting it again, records not yet archived are lost"
+            )
             self._restart_broker(carry=False)
         elif self.broker.rss_bytes() > self.settings.broker.memory_cap_mb * 2**20:
             self._note(f"broker holds {self.broker.rss_bytes() >> 20} MiB, its cap: controlled restart")

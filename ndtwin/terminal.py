@@ -30,7 +30,9 @@ def screen(loop: Loop) -> Group:
     """The whole picture, drawn anew each time."""
     settings = loop.settings
     return Group(
-        Text.assemble(("ndtwin ", "bold"), f"· page http://{settings.serve.host}:{settings.serve.port} · Ctrl-C stops"),
+        Text.assemble(
+            ("ndtwin ", "bold"), f"· page http://{settings.serve.host}:{settings.serve.port} · Ctrl-C stops"
+        ),
         _components(loop),
         Text(_figures(loop)),
         Panel(_events(loop), title="events", title_align="left", border_style="dim"),
@@ -50,7 +52,14 @@ def _components(loop: Loop) -> Table:
         pid = child.pid if child else (loop.supervisor.broker.pid if loop.supervisor.broker else 0)
         restarts = child.restarts if child else loop.supervisor.broker_restarts
         says = known.detail if known else ""
-        table.add_row(name, Text(state, _COLOURS.get(state, "")), _LABELS.get(name, ""), str(pid or "-"), str(restarts), says)
+        table.add_row(
+            name,
+            Text(state, _COLOURS.get(state, "")),
+            _LABELS.get(name, ""),
+            str(pid or "-"),
+            str(restarts),
+            says,
+        )
     return table
 
 

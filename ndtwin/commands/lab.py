@@ -50,19 +50,12 @@ def sim(
     logs.configure()
     tables = {"lab": {"topology": topology, "seed": seed, "base_address": base_address}}
     settings = settings_from(config, run_dir, tables)
-    stop = stop_on_signals()
 
     async def run() -> None:
-        ended = asyncio.Event()
-        lab = asyncio.create_task(
-            run_lab(
-                settings.lab, settings.run_path, ended, lambda path: say(f"the lab runs; inventory: {path}")
-            )
+        stop = stop_event_on_signals()
+        await run_lab(
+            settings.lab, settings.run_path, stop, lambda path: say(f"the lab runs; inventory: {path}")
         )
-        while not stop.is_set() and not lab.done():
-            await asyncio.sleep(0.2)
-        ended.set()
-        await lab
 
     asyncio.run(run())
 

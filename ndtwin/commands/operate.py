@@ -127,9 +127,7 @@ def drill(
     raise typer.Exit(0 if result.passed else 1)
 
 
-def merge(
-    first: Mapping[str, Mapping[str, object]], second: Mapping[str, Mapping[str, object]]
-) -> dict[str, dict[str, object]]:
+def merge(first: Tables, second: Tables) -> Tables:
     """Two sets of overrides, table by table; the second wins."""
     return {name: {**first.get(name, {}), **second.get(name, {})} for name in {*first, *second}}
 
