@@ -93,12 +93,12 @@ class SnmpPoller:
         """What the device's own probes measured since the last poll."""
         found = []
         if self._operations:
+            asked_at_ns = self.clock()
             uptime = (await self._scalars({"uptime": t.UPTIME}))["uptime"] or 0
-            now_ns = self.clock()
             latest = await self._settled(await _columns(self.engine, t.RTTMON_JITTER))
             seen = self._runs.get("rttmon", {})
-            fresh = delays(self._operations, latest, uptime_ticks=uptime, observed_at_ns=now_ns, seen=seen)
-            found += self._reports("rttmon", fresh, now_ns)
+            fresh = delays(self._operations, latest, uptime_ticks=uptime, asked_at_ns=asked_at_ns, seen=seen)
+            found += self._reports("rttmon", fresh, self.clock())
         if self._pings:
             now_ns = self.clock()
             seen = self._runs.get("disman-ping", {})

@@ -79,10 +79,10 @@ def delays(
     latest: Columns,
     *,
     uptime_ticks: int,
-    observed_at_ns: int,
+    asked_at_ns: int,
     seen: Mapping[Index, int],
 ) -> Delays:
-    """The newest runs of the operations, those in ``seen`` left out."""
+    """The newest runs, those in ``seen`` left out. ``uptime_ticks`` is what was read when asked at that time."""
     one_way, round_trip = [], []
     runs = dict(seen)
     for operation in configured:
@@ -91,7 +91,7 @@ def delays(
         if not completed or runs.get(operation.index) == completed:
             continue
         runs[operation.index] = completed
-        end_ns = observed_at_ns - max(uptime_ticks - completed, 0) * TICK_NS
+        end_ns = asked_at_ns - (max(uptime_ticks - completed, 0) + 1) * TICK_NS
         synchronised = row.get("ntp_state") == _SYNCHRONISED
         if synchronised and (row.get("ow_count") or not row.get("rtt_count")):
             one_way.append(_one_way(operation, row, end_ns))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.snmp.interfaces import interface_names, interfaces, needs_32
+from collectors.snmp.interfaces import TICK_NS, interface_names, interfaces, needs_32
 from collectors.snmp.ping import ping_delays
 from collectors.snmp.rttmon import Operation, delays, operations
 from collectors.snmp.tables import Columns, column_of, integer, text
@@ -190,12 +190,12 @@ def test_operations_are_the_jitter_rows() -> None:
 
 def test_a_synchronised_run_is_one_way() -> None:
     """Sums are 64 bits in two objects; the run is dated by sysUpTime; losses count as sent."""
-    found = delays((OPERATION,), _latest(), uptime_ticks=1200, observed_at_ns=100 * S, seen={})
+    found = delays((OPERATION,), _latest(), uptime_ticks=1200, asked_at_ns=100 * S, seen={})
     (one,) = found.one_way
     assert found.round_trip == ()
     assert one.mean_s == pytest.approx((2**32 + 4_000) / 8 * 1e-6)
     assert (one.min_s, one.max_s) == (pytest.approx(0.009), pytest.approx(0.011))
-    assert (one.start_ns, one.end_ns) == (93 * S, 98 * S)
+    assert (one.start_ns, one.end_ns) == (93 * S - TICK_NS, 98 * S - TICK_NS)
     assert (one.count, one.sent, one.lost, one.clock_synchronised) == (8, 10, 1, True)
     assert (one.error_s, one.packet_bits) == (1e-6, 736.0)
 
@@ -204,14 +204,14 @@ def test_the_deviation_follows_from_the_sum_of_squares() -> None:
     """jitter_s is the standard deviation of the one-way delays."""
     values = [10, 14, 10, 14]
     row = _latest(ow_count=4, sd_sum=sum(values), sd_sum_high=0, sd_sum2=sum(v * v for v in values))
-    (one,) = delays((OPERATION,), row, uptime_ticks=1000, observed_at_ns=S, seen={}).one_way
+    (one,) = delays((OPERATION,), row, uptime_ticks=1000, asked_at_ns=S, seen={}).one_way
     assert one.jitter_s == pytest.approx(2e-6)
 
 
 @pytest.mark.parametrize("changes", [{"ntp_state": 2}, {"ow_count": 0}, {"ntp_state": 0, "ow_count": 0}])
 def test_without_synchronised_clocks_only_the_round_trip_is_believed(changes: dict[str, int]) -> None:
     """One-way figures of an unsynchronised run are left-overs: the report is a round trip."""
-    found = delays((OPERATION,), _latest(**changes), uptime_ticks=1000, observed_at_ns=S, seen={})
+    found = delays((OPERATION,), _latest(**changes), uptime_ticks=1000, asked_at_ns=S, seen={})
     (one,) = found.round_trip
     assert found.one_way == ()
     assert (one.mean_s, one.lost, one.sent) == (pytest.approx(0.02), 2, 10)
@@ -221,18 +221,28 @@ def test_without_synchronised_clocks_only_the_round_trip_is_believed(changes: di
 def test_a_run_in_which_all_was_lost_still_tells_the_loss() -> None:
     """No delay, count 0, and every packet lost."""
     row = _latest(rtt_count=0, ow_count=0, loss_sd=10, loss_ds=0)
-    (one,) = delays((OPERATION,), row, uptime_ticks=1000, observed_at_ns=S, seen={}).one_way
+    (one,) = delays((OPERATION,), row, uptime_ticks=1000, asked_at_ns=S, seen={}).one_way
     assert (one.count, one.mean_s, one.min_s, one.sent, one.lost) == (0, 0.0, None, 10, 10)
 
 
 def test_a_run_is_reported_once() -> None:
     """A poll that meets the run of the poll before reports nothing; a new run is news."""
-    first = delays((OPERATION,), _latest(), uptime_ticks=1000, observed_at_ns=S, seen={})
-    again = delays((OPERATION,), _latest(), uptime_ticks=1100, observed_at_ns=2 * S, seen=first.runs)
+    first = delays((OPERATION,), _latest(), uptime_ticks=1000, asked_at_ns=S, seen={})
+    again = delays((OPERATION,), _latest(), uptime_ticks=1100, asked_at_ns=2 * S, seen=first.runs)
     fresh = delays(
-        (OPERATION,), _latest(completed=1500), uptime_ticks=1600, observed_at_ns=3 * S, seen=again.runs
+        (OPERATION,), _latest(completed=1500), uptime_ticks=1600, asked_at_ns=3 * S, seen=again.runs
     )
     assert [len(found.one_way) for found in (first, again, fresh)] == [1, 0, 1]
+
+
+def test_a_run_is_never_dated_after_its_end() -> None:
+    """TimeTicks are truncated: whatever the phase of the ticks, the end is at most two ticks early."""
+    for phase_ns in range(0, TICK_NS, TICK_NS // 10):
+        ended_ns, asked_ns = 50 * S, 53 * S + 3_000_000
+        row = _latest(completed=(ended_ns + phase_ns) // TICK_NS)
+        uptime_ticks = (asked_ns + phase_ns) // TICK_NS
+        found = delays((OPERATION,), row, uptime_ticks=uptime_ticks, asked_at_ns=asked_ns, seen={})
+        assert ended_ns - 2 * TICK_NS <= found.one_way[0].end_ns <= ended_ns
 
 
 def test_ping_results_are_round_trips_in_milliseconds() -> None:
