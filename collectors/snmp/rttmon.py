@@ -82,7 +82,7 @@ def delays(
     asked_at_ns: int,
     seen: Mapping[Index, int],
 ) -> Delays:
-    """The newest runs, those in ``seen`` left out. ``uptime_ticks`` is what was read when asked at that time."""
+    """The newest runs but those in ``seen``. ``uptime_ticks`` answers what was asked at ``asked_at_ns``."""
     one_way, round_trip = [], []
     runs = dict(seen)
     for operation in configured:
