@@ -84,6 +84,19 @@ def test_records_on_the_topics_become_answers(kafka: str, served: str) -> None:
     assert f"window {latest[0].version}: " in advice.stdout
 
 
+@pytest.mark.kafka
+def test_an_open_stream_does_not_hold_the_service(kafka: str, port: int) -> None:
+    """A client on the event stream: the service ends within five seconds of SIGTERM, the stream ends well."""
+    process = subprocess.Popen([sys.executable, "-c", SERVE, kafka, str(port)], cwd=ROOT)
+    eventually(f"http://127.0.0.1:{port}/api/v1/networks")
+    with httpx.stream("GET", f"http://127.0.0.1:{port}/api/v1/stream/state", timeout=10) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("retry:")
+        process.send_signal(signal.SIGTERM)
+        assert [line for line in lines if line.startswith("event:")] == []
+    assert process.wait(timeout=5) == 0
+
+
 def first_event(url: str) -> dict[str, dict[str, int]]:
     """The first event of a stream."""
     with httpx.stream("GET", url, timeout=10) as answer:
