@@ -55,15 +55,20 @@ class SafeRange:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Split-conformal half-widths of ln(queueing + transmission), by the highest load on the path."""
+    """Split-conformal half-widths of ln(queueing + transmission), by the highest load on the path.
+
+    Calibrated apart for networks said to be Poisson and for networks said to be bursty: errors differ.
+    """
 
     load_edges: tuple[float, ...]  # n inner edges make n + 1 buckets
     half_width: tuple[float, ...]
+    bursty_half_width: tuple[float, ...]
     coverage: float = COVERAGE
 
-    def width(self, load: Floats) -> Floats:
+    def width(self, load: Floats, *, bursty: bool) -> Floats:
         """Half-width of every path, [R]."""
-        return np.array(self.half_width)[np.searchsorted(self.load_edges, load)]
+        widths = np.array(self.bursty_half_width if bursty else self.half_width)
+        return widths[np.searchsorted(self.load_edges, load)]
 
 
 @dataclass(frozen=True)

@@ -230,9 +230,8 @@ class RouteNet:
             mean[features.routed] = queueing + features.propagation_s
             jitter[features.routed] = said.jitter.numpy() * features.transmission_s
             loss[features.routed] = said.loss.numpy()
-            width[features.routed] = interval_width(
-                queueing, features.propagation_s, self.checkpoint.intervals.width(worst_load(features))
-            )
+            half = self.checkpoint.intervals.width(worst_load(features), bursty=burstiness.rate_scv > 0)
+            width[features.routed] = interval_width(queueing, features.propagation_s, half)
         return PathPrediction(
             mean_s=mean,
             jitter_s=jitter,

@@ -48,6 +48,7 @@ NOISE = 0.1  # ln; a label this uncertain counts half
 AUTOCORRELATION = 3.0  # the mean of queue delays is about this much less certain than of independent ones
 LOSS_FLOOR = 1e-3
 JITTER_WEIGHT, LOSS_WEIGHT = 0.3, 0.1
+FEW = 100  # scores: fewer make no quantile of their own
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Recipe:
     parts: dict[str, int]  # slice → scenarios of it in the training set
     epochs: int
     validation: int = 12  # scenarios of each part
-    calibration: int = 12  # scenarios of each slice
-    calibrate_on: tuple[str, ...] = ("random", "lab", "large", "nsfnet-lab", "geant2", "gbn")
+    calibration: int = 24  # scenarios of each slice
+    calibrate_on: tuple[str, ...] = ("random", "lab", "large", "nsfnet-bursty", "geant2", "gbn")
     batch: int = 8  # windows
     learning_rate: float = 4e-3
     config: RouteNetConfig = field(default_factory=RouteNetConfig)
@@ -116,7 +117,7 @@ def train(
         weights=module.state_dict(),
         config=chosen.config,
         size_scv=SIZE_SCV,
-        intervals=Intervals(load_edges=(), half_width=(0.0,)),
+        intervals=Intervals(load_edges=(), half_width=(0.0,), bursty_half_width=(0.0,)),
         safe_range=SafeRange({}),
         provenance=Provenance(
             recipe=chosen.name,
@@ -246,34 +247,46 @@ def validation_mape(module: RouteNetModule, graphs: list[PathGraph]) -> float:
 def calibrate(checkpoint: Checkpoint, samples: list[Sample], training: list[Sample]) -> Checkpoint:
     """Conformal half-widths per load bucket and the range of conditions in which errors were measured."""
     model = RouteNet(checkpoint)
-    scores, loads, points = [], [], []
+    bursty = [sample for sample in samples if sample.burstiness.rate_scv > 0]
+    calm = [sample for sample in samples if sample.burstiness.rate_scv == 0]
+    intervals = Intervals(
+        load_edges=LOAD_EDGES,
+        half_width=conformal_widths(*_scores(model, calm or samples)),
+        bursty_half_width=conformal_widths(*_scores(model, bursty or samples)),
+    )
+    return replace(checkpoint, intervals=intervals, safe_range=_safe_range(model, [*samples, *training]))
+
+
+def _scores(model: RouteNet, samples: list[Sample]) -> tuple[Floats, Floats]:
+    """|ln(predicted ÷ measured)| and the highest load of every measured path."""
+    scores, loads = [], []
     for sample in samples:
         features = build_features(sample.network, sample.traffic, model.prior)
-        measured = (sample.count > 0)[features.routed]
-        predicted = model.predict(sample.network, sample.traffic, sample.burstiness).mean_s[features.routed]
-        actual = np.where(measured, sample.mean_s[features.routed], 1.0)
-        scores.append(np.abs(np.log(predicted / actual))[measured])
-        loads.append(worst_load(features)[measured])
-    for sample in [*samples, *training]:
-        queues = model.prior.solve(sample.network, sample.traffic)
-        points.append(operating_point(sample.network, queues))
-    intervals = conformal_intervals(np.concatenate(scores), np.concatenate(loads))
-    limits = {
-        name: (min(point[name][0] for point in points), max(point[name][1] for point in points))
-        for name in points[0]
-    }
-    return replace(checkpoint, intervals=intervals, safe_range=SafeRange(limits))
+        measured = sample.count > 0
+        predicted = model.predict(sample.network, sample.traffic, sample.burstiness).mean_s
+        scores.append(np.abs(np.log(predicted[measured] / sample.mean_s[measured])))
+        loads.append(worst_load(features)[measured[features.routed]])
+    return np.concatenate(scores), np.concatenate(loads)
 
 
-def conformal_intervals(scores: Floats, loads: Floats) -> Intervals:
+def _safe_range(model: RouteNet, samples: list[Sample]) -> SafeRange:
+    points = [
+        operating_point(sample.network, model.prior.solve(sample.network, sample.traffic))
+        for sample in samples
+    ]
+    return SafeRange(
+        {
+            name: (min(point[name][0] for point in points), max(point[name][1] for point in points))
+            for name in points[0]
+        }
+    )
+
+
+def conformal_widths(scores: Floats, loads: Floats) -> tuple[float, ...]:
     """The ⌈(n + 1)·coverage⌉-th smallest score of each load bucket; of all where few fall into one."""
     overall = _quantile(scores)
-    bucket = np.searchsorted(LOAD_EDGES, loads)
-    widths = []
-    for index in range(len(LOAD_EDGES) + 1):
-        inside = scores[bucket == index]
-        widths.append(_quantile(inside) if len(inside) >= 100 else overall)
-    return Intervals(load_edges=LOAD_EDGES, half_width=tuple(widths))
+    buckets = [scores[np.searchsorted(LOAD_EDGES, loads) == index] for index in range(len(LOAD_EDGES) + 1)]
+    return tuple(_quantile(inside) if len(inside) >= FEW else overall for inside in buckets)
 
 
 def _quantile(scores: Floats) -> float:

@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 
 from twin.checkpoint import Checkpoint, Intervals, Provenance, RouteNetConfig, SafeRange, write_checkpoint
 from twin.errors import CheckpointError
-from twin.features import Specification, build_features
+from twin.features import Burstiness, Specification, build_features
 from twin.models import PathPrediction
 from twin.network import Network, Traffic
 from twin.queueing import MG1K
@@ -28,7 +28,7 @@ def checkpoint_of(module: RouteNetModule) -> Checkpoint:
         weights=module.state_dict(),
         config=module.config,
         size_scv=0.45,
-        intervals=Intervals(load_edges=(0.5,), half_width=(0.1, 0.3)),
+        intervals=Intervals(load_edges=(0.5,), half_width=(0.1, 0.3), bursty_half_width=(0.2, 0.6)),
         safe_range=SafeRange({"nodes": (10, 20), "load": (0.0, 1.2), "buffer packets": (32, 128)}),
         provenance=Provenance(recipe="test", seed=0, samples=0, date="2026-01-01", versions={}),
     )
@@ -152,6 +152,8 @@ def test_intervals_leave_propagation_alone(scrambled: RouteNet, state: tuple[Net
     far = replace(network, links=tuple(replace(link, propagation_delay_s=1.0) for link in network.links))
     still = replace(network, links=tuple(replace(link, propagation_delay_s=0.0) for link in network.links))
     assert scrambled.predict(still, traffic).log_width == pytest.approx(np.full(network.path_count, 0.1))
+    bursty = scrambled.predict(still, traffic, Burstiness(rate_scv=0.1, time_s=0.5))
+    assert bursty.log_width == pytest.approx(np.full(network.path_count, 0.2))
     assert scrambled.predict(far, traffic).log_width.max() < 0.01
 
 
@@ -206,7 +208,7 @@ def test_a_truncated_checkpoint_is_refused(scrambled: RouteNet, tmp_path: Path) 
     path = tmp_path / "m.pt"
     write_checkpoint(path, scrambled.checkpoint)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(CheckpointError, match="cannot read|is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"cannot read|is not a checkpoint"):
         load(path)
 
 

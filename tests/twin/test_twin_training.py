@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from twin.checkpoint import Intervals
 from twin.dataset import Conditions, Sample, burstiness_of, generate, load_samples, simulate
 from twin.errors import UsageError
 from twin.models import DelayModel, PathPrediction
@@ -16,7 +17,16 @@ from twin.network import Link, Network
 from twin.queueing import MG1K, MM1B
 from twin.routenet import load
 from twin.simulator import Simulator
-from twin.training import CALIBRATION_SEED, RECIPES, SLICES, conformal_intervals, evaluate, score, train
+from twin.training import (
+    CALIBRATION_SEED,
+    LOAD_EDGES,
+    RECIPES,
+    SLICES,
+    conformal_widths,
+    evaluate,
+    score,
+    train,
+)
 from twin.workload import Arrivals, Flow, Modulated, OnOff, PacketSizes, Poisson
 
 SHORT = Conditions(windows=2, window_s=4.0)
@@ -127,19 +137,18 @@ def test_unknown_recipes_and_slices_are_refused(tmp_path: Path) -> None:
         evaluate(data=tmp_path, slices=("moon",))
 
 
-def test_conformal_intervals_cover_what_they_promise() -> None:
+def test_conformal_widths_cover_what_they_promise() -> None:
     """On fresh scores of the same law each bucket's interval covers 90 % within sampling error."""
     rng = np.random.default_rng(0)
     loads = rng.uniform(0, 1.2, 40_000)
     scores = np.abs(rng.normal(0, 0.02 + 0.3 * loads))
-    intervals = conformal_intervals(scores[:20_000], loads[:20_000])
-    covered = scores[20_000:] <= intervals.width(loads[20_000:])
-    for low, high in zip((0, *intervals.load_edges), (*intervals.load_edges, 1.2), strict=True):
+    intervals = Intervals(LOAD_EDGES, conformal_widths(scores[:20_000], loads[:20_000]), ())
+    covered = scores[20_000:] <= intervals.width(loads[20_000:], bursty=False)
+    for low, high in zip((0, *LOAD_EDGES), (*LOAD_EDGES, 1.2), strict=True):
         inside = (loads[20_000:] >= low) & (loads[20_000:] < high)
         assert covered[inside].mean() == pytest.approx(0.9, abs=0.025)
 
 
 def test_a_bucket_with_few_scores_borrows_from_all() -> None:
     """Loads never seen get the overall width rather than none."""
-    intervals = conformal_intervals(np.full(500, 0.2), np.full(500, 0.1))
-    assert intervals.width(np.array([0.1, 2.0])).tolist() == [0.2, 0.2]
+    assert conformal_widths(np.full(500, 0.2), np.full(500, 0.1)) == (0.2,) * (len(LOAD_EDGES) + 1)
