@@ -97,11 +97,17 @@ def _matters(settings: DetectorSettings, window: Window, best: Candidate) -> boo
 
 
 def _belongs(network: Network, group: list[Round], one: Round) -> bool:
-    first = group[0].best
-    if one.best.score < BY_CATCH * first.score:
-        return True
-    ends = {_ends(network, link) for link in one.best.links}
-    return any(end[::-1] in ends or end in ends for link in first.links for end in [_ends(network, link)])
+    return _is_by_catch(group, one) or _is_kin(network, group[0].best, one.best)
+
+
+def _is_by_catch(group: list[Round], one: Round) -> bool:
+    return one.best.score < BY_CATCH * group[0].best.score
+
+
+def _is_kin(network: Network, first: Candidate, other: Candidate) -> bool:
+    """The other direction of the same cable, or a parallel link."""
+    ends = {_ends(network, link) for link in first.links}
+    return any(end in ends or end[::-1] in ends for end in (_ends(network, link) for link in other.links))
 
 
 def _ends(network: Network, link: int) -> tuple[str, str]:
@@ -110,7 +116,8 @@ def _ends(network: Network, link: int) -> tuple[str, str]:
 
 def _finding(settings: DetectorSettings, scene: _Scene, group: list[Round]) -> Finding:
     network, best = scene.window.network, group[0].best
-    suspects = suspects_of(scene.window, scene.field, group, settings.max_suspects)
+    kin = [one for one in group if one is group[0] or _is_kin(network, best, one.best)]
+    suspects = suspects_of(scene.window, scene.field, kin, settings.max_suspects)
     scope = {one.best.scope for one in group} | {network.link_names[k] for k in best.links}
     paths = _worst_paths(network, scene.field, best, settings.max_paths)
     summary = summary_of(suspects[0], best)
