@@ -3,9 +3,9 @@
 Two ways to own partitions: with a ``group`` the broker shares the partitions among the members, so a second
 worker takes over; without one the reader takes every partition for itself (an API replica wants all).
 
-Two ways to begin: ``rewind=None`` continues at the group's committed offsets (the beginning where there are
+Three ways to begin: ``rewind=None`` continues at the group's committed offsets (the beginning where there are
 none); ``rewind=N`` begins N messages per partition before the end, whatever was committed (the beginning
-where there are fewer).
+where there are fewer); with ``resume=True`` the N count from the committed offset instead.
 
 Facts about the embedded broker that shape this file
 ----------------------------------------------------
@@ -89,12 +89,19 @@ class Reader:
     """Reads topics of one cluster; ``epoch`` names the life of the log that its offsets belong to."""
 
     def __init__(
-        self, bootstrap: str, topics: Iterable[str], *, group: str | None = None, rewind: int | None = None
+        self,
+        bootstrap: str,
+        topics: Iterable[str],
+        *,
+        group: str | None = None,
+        rewind: int | None = None,
+        resume: bool = False,
     ) -> None:
         self._bootstrap = bootstrap
         self._topics = tuple(topics)
         self._group = group
         self._rewind = rewind
+        self._resume = resume
         self._ends: set[Place] = set()
         self._owned: set[Place] = set()
         self._consumer = Consumer(_settings(bootstrap, group))
@@ -184,6 +191,9 @@ class Reader:
     def _start_of(self, consumer: Any, partition: Any) -> TopicPartition:
         if self._rewind is not None:
             low, high = consumer.get_watermark_offsets(partition, timeout=client.METADATA_TIMEOUT_S)
+            if self._resume:
+                [committed] = consumer.committed([partition], timeout=client.METADATA_TIMEOUT_S)
+                high = committed.offset if committed.offset >= 0 else low
             return TopicPartition(partition.topic, partition.partition, max(low, high - self._rewind))
         start = OFFSET_BEGINNING if self._group is None else OFFSET_INVALID  # INVALID: as committed
         return TopicPartition(partition.topic, partition.partition, start)
