@@ -6,20 +6,20 @@ export default {
       <svg v-if="data.nodes.length" :width="w" :height="h" role="img" aria-label="topology, links coloured by utilisation"
            @click="pick(null)">
         <g v-for="l in curves" :key="l.name" class="link" :data-link="l.name"
-           :class="{down: !l.up, chosen: l.name === data.link, route: routed(l), suspect: l.suspect > 0}"
+           :class="{down: !l.up, chosen: l.name === data.link, route: routed(l), suspect: glows(l)}"
            @mousemove="point($event, 'link', l)" @mouseleave="hover = null"
            @click.stop="pick({link: l.name})">
-          <path v-if="l.suspect > 0" class="halo" :d="l.d" :style="{'--p': l.suspect}"/>
+          <path v-if="glows(l)" class="halo" :d="l.d" :style="{'--p': l.suspect}"/>
           <path v-if="routed(l)" class="under" :d="l.d" :stroke-width="l.width + 5"/>
           <path class="stroke" :d="l.d" :stroke="l.up ? colour(l.utilisation) : '#ff5d6c'" :stroke-width="l.width"/>
           <path class="arrow" :d="l.arrow" :fill="l.up ? colour(l.utilisation) : '#ff5d6c'"/>
           <path class="grip" :d="l.d"/>
         </g>
         <g v-for="n in dots" :key="n.name" class="node" :data-node="n.name" :transform="'translate(' + n.px + ',' + n.py + ')'"
-           :class="{chosen: n.name === data.node, suspect: n.suspect > 0, silent: n.silent}"
+           :class="{chosen: n.name === data.node, suspect: glows(n), silent: n.silent}"
            @mousemove="point($event, 'node', n)" @mouseleave="hover = null"
            @click.stop="pick({node: n.name})">
-          <rect v-if="n.suspect > 0" class="halo" :x="-n.half - 5" y="-15" :width="2 * n.half + 10" height="30" rx="15"/>
+          <rect v-if="glows(n)" class="halo" :style="{'--p': n.suspect}" :x="-n.half - 5" y="-15" :width="2 * n.half + 10" height="30" rx="15"/>
           <rect v-if="labelled" class="body" :x="-n.half" y="-10" :width="2 * n.half" height="20" rx="10"/>
           <circle v-else class="body" r="5"/>
           <text v-if="labelled" dy="3.6">{{ n.name }}</text>
@@ -110,6 +110,7 @@ export default {
       const [lo, hi] = [stops[k - 1], stops[k]], f = (v - lo[0]) / (hi[0] - lo[0]);
       return `rgb(${[1, 2, 3].map((i) => Math.round(lo[i] + f * (hi[i] - lo[i]))).join(",")})`;
     },
+    glows(o) { return o.suspect >= 0.2; }, // less likely suspects are in the list and the tooltip, not on the map
     routed(l) { return this.data.route.includes(l.name); },
     pick(what) { this.$emit("pick", what || {}); },
     point(event, kind, o) {
