@@ -152,6 +152,8 @@ class NetworkWindows:
         quality |= flaws | flow_flags | delays.flags | self._probes_missing(delays.probers, end_ns)
         if self._late:
             quality.add(f"late:{self._late}")
+        if self._windows.warming_up:
+            quality.add("warming-up")
         measured = Measurements(interfaces, traffic, delays.planes, frozenset(quality))
         update = self.graph.close(version, start_ns, end_ns, measured) if self.graph.nodes else None  # 6
         self._forget(end_ns)  # 7

@@ -68,6 +68,7 @@ class WindowsSnapshot(msgspec.Struct, array_like=True):
     earliest_ns: int | None = None
     woken_at_ns: int = 0
     sources: dict[str, Source] = {}
+    warming_up: bool = False
 
 
 class Windows:
@@ -82,6 +83,11 @@ class Windows:
     def closed_until_ns(self) -> int:
         """The end of the newest closed window; 0 before the first."""
         return self._state.closed_until_ns
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the next window is the first since the network woke: sources told but a part of it."""
+        return self._state.warming_up
 
     def admit(self, last_ns: int, newest_ns: int, now_ns: int) -> Verdict:
         """Judge a record by the last instant of the window it belongs to, and the newest time it tells."""
@@ -115,6 +121,7 @@ class Windows:
         oldest_ns = (now_ns - self._rules.idle_ns) // self._rules.length_ns * self._rules.length_ns
         self._state.closed_until_ns = max(self._state.closed_until_ns, oldest_ns)
         self._state.woken_at_ns = now_ns
+        self._state.warming_up = True
 
     def due(self, now_ns: int) -> int | None:
         """The end of the next window, if it may close now."""
@@ -168,6 +175,7 @@ class Windows:
             source.recent_ns = [recent for recent in source.recent_ns if recent[0] >= end_ns]
             source.idle |= not source.recent_ns
         state.closed_until_ns = end_ns
+        state.warming_up = False
         state.earliest_ns = end_ns
         newest_ns = max((source.newest_ns for source in state.sources.values()), default=0)
         if newest_ns < end_ns - self._rules.dormant_ns:
@@ -180,4 +188,6 @@ class Windows:
             name: Source(one.newest_ns, sorted(one.recent_ns), one.waited_for, one.idle)
             for name, one in sorted(state.sources.items())
         }
-        return WindowsSnapshot(state.closed_until_ns, state.earliest_ns, state.woken_at_ns, sources)
+        return WindowsSnapshot(
+            state.closed_until_ns, state.earliest_ns, state.woken_at_ns, sources, state.warming_up
+        )
