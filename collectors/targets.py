@@ -85,8 +85,11 @@ class Target:
         """Poll at once, and then on the grid, until cancelled."""
         offset = schedule.offset_ns(self.name, self.period_ns)
         await asyncio.sleep(offset / 1e9)  # at the start too, not all at one instant
+        me = asyncio.current_task()
         while True:
             await self._once()
+            if me is not None and me.cancelling():  # gufo's wait_for may swallow it (Python < 3.12)
+                raise asyncio.CancelledError
             now_ns = self.clock()
             due_ns = schedule.next_poll_ns(now_ns, self.period_ns, offset, self.health.failures)
             await self._sleep((due_ns - now_ns) / 1e9)
