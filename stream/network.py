@@ -242,7 +242,10 @@ class NetworkWindows:
 
     def _probes_missing(self, measured_until_ns: Mapping[str, int], end_ns: int) -> set[str]:
         """``delays-missing:DEV``: it measured delays before, but nothing for the idle time-out."""
+        nodes = set(self.graph.nodes)  # a prefix whose owner is not known yet is nobody's probe
         for device, until_ns in measured_until_ns.items():
+            if device not in nodes:
+                continue
             self._probers[device] = max(until_ns, self._probers.get(device, 0))
             self.graph.heard(device, min(until_ns, end_ns))
         oldest_ns = end_ns - self._rules.windows.idle_ns
