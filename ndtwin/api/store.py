@@ -23,7 +23,7 @@ RESOLVED_KEPT = 200
 ALERT_ORDER = {"firing": 0, "acknowledged": 1, "pending": 2, "resolved": 3}
 
 
-class UnknownName(UsageError):  # noqa: N818  reads as what it is, like the others of the error tree
+class UnknownName(UsageError):
     """A network, node, path, link or alert that is not known; the message lists what is."""
 
 

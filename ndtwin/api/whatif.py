@@ -30,7 +30,7 @@ _LOG = logger("serve")
 
 def shipped_model() -> DelayModel:
     """The shipped RouteNet, else the queueing model."""
-    from twin import routenet  # noqa: PLC0415  torch takes seconds and 300 MB: only for those who ask
+    from twin import routenet  # torch takes seconds and 300 MB: only for those who ask
 
     try:
         return routenet.load()

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rehearsal import Rehearsal, feed, heartbeats, link_alert
 
 from ndtwin.api.app import create_app
+from ndtwin.api.live import event
 from ndtwin.api.schema import FreshStateOut
 from ndtwin.api.store import Store
 from ndtwin.api.whatif import WhatIfDesk
@@ -266,8 +267,6 @@ def test_openapi_describes_every_address_with_its_answer(client: Client) -> None
 
 def test_fresh_state_is_json_an_optimiser_can_validate(store: Store) -> None:
     """What the stream sends fits its published schema."""
-    from ndtwin.api.live import event  # noqa: PLC0415  beside its only use
-
     frame = store.network("nsfnet").shown
     assert frame is not None
     head, _, data = event(frame).partition("data: ")

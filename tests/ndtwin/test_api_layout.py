@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from ndtwin.api import layout
 from ndtwin.api.layout import positions
 from twin.network import Network
 from twin.topologies import gbn, geant2, nsfnet, power_law
@@ -38,8 +39,6 @@ def test_every_node_has_a_place_of_its_own(network: Network) -> None:
 
 def test_the_same_network_looks_the_same_at_every_start(network: Network) -> None:
     """No chance is involved: a fresh computation gives the same places."""
-    from ndtwin.api import layout  # noqa: PLC0415  for its cache
-
     first = positions(network)
     layout._positions.cache_clear()
     assert positions(network) == first

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from rehearsal import WINDOW_NS, Rehearsal, feed, heartbeats, link_alert
+from rehearsal import WINDOW_NS, Rehearsal, event, feed, heartbeats, link_alert
 
 from ndtwin.api.app import create_app
 from ndtwin.api.store import Store
@@ -185,8 +185,6 @@ def test_names_from_devices_are_shown_as_text(stage: Stage, visit: Visit) -> Non
     """A device name or detail that looks like HTML is text: it can not run in the operator's browser."""
     stage.play()
     evil = "<img src=x onerror=\"document.title='owned'\">"
-    from rehearsal import event  # noqa: PLC0415  beside its only use
-
     feed(stage.store, [event(time.time_ns(), device=evil)])
     page = visit.page
     expect(page.locator(".journal")).to_contain_text("<img src=x", timeout=CHANGE_MS)
