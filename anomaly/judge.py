@@ -4,7 +4,8 @@ Steps of :meth:`DelayJudge.judge`
 ---------------------------------
 1. Residuals of all methods become rows, each with the bias and the width learnt for its path.
 2. The links' natural wander (theory × learnt spread) and the rows make the field.
-3. The pursuit names what stands out by at least ``fire_score`` and by enough seconds to matter.
+3. The pursuit names what stands out by at least ``fire_score`` and by enough seconds to matter; a link whose
+   small rises have added up (CUSUM) by ``clear_score`` only.
 4. Causes that belong together (both directions of a cable, by-catch of a big fault) become one finding.
 5. Everything that no open alert and no finding concerns is learnt.
 """
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.findings import Finding, Judgement
-from anomaly.learnt import Learnt
+from anomaly.learnt import RISE_LIMIT, Learnt
 from anomaly.localise import Candidate, Round, pursue
 from anomaly.residuals import observations, path_ends
 from anomaly.settings import DetectorSettings
@@ -62,7 +63,10 @@ def _scene(settings: DetectorSettings, learnt: Learnt, window: Window) -> _Scene
     young = 1.0 + float(np.mean([learnt.of_method(m).gain.mean() for m in window.methods]))
     wander = theory * learnt.links.factor * young * (1.5 if window.out_of_range else 1.0)
     field = Field(rows, np.where(window.distrust.links, UNKNOWN_S, wander) ** 2)
-    rounds, hypotheses = pursue(window.network, field, window.methods, settings.fire_score)
+    risen = learnt.rises.score_one(field.link_scores[0]) >= 1.0
+    enough = settings.clear_score if risen.any() else settings.fire_score
+    rounds, hypotheses = pursue(window.network, field, window.methods, enough)
+    rounds = [one for one in rounds if one.best.score >= settings.fire_score or risen[one.best.links].any()]
     return _Scene(window, field, theory, rounds, hypotheses)
 
 
@@ -168,6 +172,7 @@ def _learn_links(learnt: Learnt, scene: _Scene, open_scope: frozenset[str]) -> N
         _links_in(scene.window.network, open_scope) | scene.window.distrust.links | (scene.field.crossed == 0)
     )
     learnt.links.learn_one(np.where(frozen, np.nan, scene.field.explained / scene.theory_s))
+    learnt.rises.learn_one(np.where(frozen, -RISE_LIMIT, scene.field.link_scores[0]))  # told: starts over
 
 
 def _links_in(network: Network, scope: frozenset[str]) -> NDArray[np.bool_]:

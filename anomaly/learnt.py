@@ -10,13 +10,14 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from anomaly.detectors import Baseline, Spread
+from anomaly.detectors import Baseline, Cusum, Spread
 from anomaly.settings import DetectorSettings
 from twin.network import Ints, Network
 
 PATH_FLOOR = 0.004  # no path's log residual is steadier than this
 LOAD_FLOOR = 0.012  # … and no link's load residual, as a share of capacity
 FIRST_LOAD_WIDTH = 0.08
+RISE_SLACK, RISE_LIMIT = 1.5, 8.0  # a rise of 4 deviations is told in the 4th window, one of 1.5 never
 
 
 class LearntSnapshot(msgspec.Struct, array_like=True):
@@ -24,6 +25,7 @@ class LearntSnapshot(msgspec.Struct, array_like=True):
 
     paths: dict[str, bytes]
     links: bytes
+    rises: bytes
     loads: bytes
 
 
@@ -35,6 +37,7 @@ class Learnt:
         self.paths: dict[str, Baseline] = {}
         memory = settings.memory_windows
         self.links = Spread(len(network.links), memory=memory)
+        self.rises = Cusum(len(network.links), slack=RISE_SLACK, limit=RISE_LIMIT)
         self.loads = Baseline(
             len(network.links), first_width=FIRST_LOAD_WIDTH, floor=LOAD_FLOOR, memory=memory
         )
@@ -56,19 +59,23 @@ class Learnt:
         for detector in self.paths.values():
             detector.follow(paths)
         self.links.follow(links)
+        self.rises.follow(links)
         self.loads.follow(links)
         self.network = network
 
     def snapshot(self) -> LearntSnapshot:
         """All state."""
         paths = {method: self.paths[method].dump() for method in sorted(self.paths)}
-        return LearntSnapshot(paths=paths, links=self.links.dump(), loads=self.loads.dump())
+        return LearntSnapshot(
+            paths=paths, links=self.links.dump(), rises=self.rises.dump(), loads=self.loads.dump()
+        )
 
     def restore(self, snapshot: LearntSnapshot) -> None:
         """Become what :meth:`snapshot` described; the network must be the same."""
         for method, blob in snapshot.paths.items():
             self.of_method(method).load(blob)
         self.links.load(snapshot.links)
+        self.rises.load(snapshot.rises)
         self.loads.load(snapshot.loads)
 
 

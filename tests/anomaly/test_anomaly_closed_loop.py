@@ -14,6 +14,8 @@ from closed_loop import (
     wrong_route,
 )
 
+SMALL_S = 5e-4
+
 
 def test_two_hundred_quiet_windows_raise_no_alert() -> None:
     """Daily cycle, tides and surges, 33 minutes of them: nothing fires."""
@@ -41,6 +43,16 @@ def test_a_sick_link_is_told_named_and_let_go(
     index = loop.world.network.link_names.index(link)
     result = drill(loop, link, FAULTS[kind](index, magnitude), within_s=within_s)
     assert result.passed, result
+
+
+def test_a_small_rise_that_lasts_is_told_in_the_end() -> None:
+    """Half a millisecond, less than one packet's transmission: told within eight windows."""
+    loop = Loop(lab_world(4))
+    index = loop.world.network.link_names.index("PA->NY")
+    result = drill(loop, "PA->NY", FAULTS["link-delay"](index, SMALL_S), warm=20, sick=10)
+    assert result.windows_to_detect is not None, result
+    assert result.windows_to_detect <= 8
+    assert (result.rank, result.other_alerts) == (1, 0)
 
 
 def test_a_slow_node_is_named() -> None:
