@@ -200,8 +200,10 @@ def delays_of(reports: list[DelayReport], window: Window, resolver: Resolver) ->
         elif min(source, target) < 0:
             unresolved += 1
         elif part.count > 0 and source != target:
-            plane = sums.setdefault((report.method, report.direction), _Sums.of(resolver.path_count))
-            plane.add(part, resolver.path(source, target))
+            key = (report.method, report.direction)
+            if key not in sums:
+                sums[key] = _Sums.of(resolver.path_count)
+            sums[key].add(part, resolver.path(source, target))
     if unresolved:
         merged.flags.add(f"delays-unresolved:{unresolved}")
     merged.planes = tuple(sums[key].measurement(*key) for key in sorted(sums))
