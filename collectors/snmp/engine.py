@@ -9,8 +9,10 @@ that a poller can tell "silent" from "wrong password".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from collectors.inventory import Credentials
 from twin.errors import DeviceError
 
 Value = int | str | bytes | float | None  # OID and IpAddress as dotted str, OCTET STRING as bytes
@@ -35,6 +37,22 @@ class SnmpEngine(Protocol):
     def close(self) -> None:
         """Let go of the socket."""
         ...
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an agent is, and how it is asked."""
+
+    address: str
+    port: int
+    credentials: Credentials
+    timeout_s: float  # of one attempt
+    retries: int
+
+    @property
+    def varbinds_per_get(self) -> int:
+        """One in version 1, where one unknown OID fails the whole GET."""
+        return 1 if self.credentials.version == "1" else VARBINDS_PER_GET
 
 
 class WalkGuard:

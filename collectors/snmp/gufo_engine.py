@@ -9,7 +9,7 @@ from gufo.snmp import NoSuchInstance, SnmpError, SnmpVersion, user
 from gufo.snmp.aio import SnmpSession
 
 from collectors.inventory import Credentials
-from collectors.snmp.engine import MAX_REPETITIONS, VARBINDS_PER_GET, Value, Varbind, WalkGuard, get_in_parts
+from collectors.snmp.engine import MAX_REPETITIONS, Endpoint, Value, Varbind, WalkGuard, get_in_parts
 from twin.errors import DeviceError
 
 T = TypeVar("T")
@@ -33,19 +33,12 @@ _DOUBT = (11, 3)
 class GufoEngine:
     """SnmpEngine over gufo-snmp. The session opens at the first request and again after a failure."""
 
-    def __init__(
-        self, address: str, port: int, credentials: Credentials, *, timeout_s: float, retries: int
-    ) -> None:
-        self._address = address
-        self._port = port
-        self._credentials = credentials
-        self._timeout_s = timeout_s
-        self._retries = retries
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._session: Any = None
 
     async def get(self, oids: Sequence[str]) -> dict[str, Value]:
-        one_by_one = self._credentials.version == "1"  # one unknown OID fails a whole version 1 GET
-        return await get_in_parts(self._get, oids, 1 if one_by_one else VARBINDS_PER_GET)
+        return await get_in_parts(self._get, oids, self._endpoint.varbinds_per_get)
 
     async def walk(self, root: str, repetitions: int = MAX_REPETITIONS) -> list[Varbind]:
         found = await self._walk_once(root, repetitions)
@@ -61,7 +54,9 @@ class GufoEngine:
         found: list[Varbind] = []
         session = await self._open()
         walk = (
-            session.getnext(root) if self._credentials.version == "1" else session.getbulk(root, repetitions)
+            session.getnext(root)
+            if self._endpoint.credentials.version == "1"
+            else session.getbulk(root, repetitions)
         )
         while (varbind := await self._ask(lambda _: anext(walk, None))) is not None:
             guard.check(varbind[0])
@@ -85,11 +80,11 @@ class GufoEngine:
 
     async def _ask(self, request: Callable[[Any], Awaitable[T]]) -> T:
         """One request with its retries. A failure drops the session: no late answer is mistaken."""
-        for attempt in range(self._retries + 1):
+        for attempt in range(self._endpoint.retries + 1):
             try:
                 return await request(await self._open())
             except TimeoutError:
-                if attempt == self._retries:
+                if attempt == self._endpoint.retries:
                     self.close()
                     raise
             except SnmpError as error:
@@ -105,11 +100,11 @@ class GufoEngine:
     async def _open(self) -> Any:
         if self._session is None:
             session = SnmpSession(
-                self._address,
-                self._port,
-                timeout=self._timeout_s,
-                version=_VERSIONS[self._credentials.version],
-                **_secrets(self._credentials),
+                self._endpoint.address,
+                self._endpoint.port,
+                timeout=self._endpoint.timeout_s,
+                version=_VERSIONS[self._endpoint.credentials.version],
+                **_secrets(self._endpoint.credentials),
             )
             try:
                 await session.refresh()  # version 3: engine discovery and time (RFC 3414 section 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collectors.inventory import Device, Inventory
-from collectors.snmp.engine import SnmpEngine
+from collectors.snmp.engine import Endpoint, SnmpEngine
 from collectors.snmp.gufo_engine import GufoEngine
 from collectors.snmp.pysnmp_engine import PysnmpEngine, PysnmpEngines
 
@@ -17,9 +17,7 @@ def open_engine(
     access = device.snmp
     assert access is not None, "callers pass devices with snmp"
     credentials = inventory.credentials[access.credentials]
+    endpoint = Endpoint(device.address, access.port, credentials, timeout_s, retries)
     if inventory.engine_of(device) == "pysnmp":
-        engine = shared.of(access.credentials)
-        return PysnmpEngine(
-            engine, device.address, access.port, credentials, timeout_s=timeout_s, retries=retries
-        )
-    return GufoEngine(device.address, access.port, credentials, timeout_s=timeout_s, retries=retries)
+        return PysnmpEngine(shared.of(access.credentials), endpoint)
+    return GufoEngine(endpoint)

@@ -14,7 +14,7 @@ from pysnmp.hlapi.v3arch import asyncio as hlapi
 from pysnmp.proto import errind, rfc1902, rfc1905
 
 from collectors.inventory import Credentials
-from collectors.snmp.engine import MAX_REPETITIONS, VARBINDS_PER_GET, Value, Varbind, WalkGuard, get_in_parts
+from collectors.snmp.engine import MAX_REPETITIONS, Endpoint, Value, Varbind, WalkGuard, get_in_parts
 from twin.errors import DeviceError
 
 _AUTH = {
@@ -58,26 +58,13 @@ class PysnmpEngines:
 class PysnmpEngine:
     """SnmpEngine over pysnmp."""
 
-    def __init__(
-        self,
-        engine: Any,
-        address: str,
-        port: int,
-        credentials: Credentials,
-        *,
-        timeout_s: float,
-        retries: int,
-    ) -> None:
+    def __init__(self, engine: Any, endpoint: Endpoint) -> None:
         self._engine = engine
-        self._where = (address, port)
-        self._credentials = credentials
-        self._timeout_s = timeout_s
-        self._retries = retries
+        self._endpoint = endpoint
         self._target: Any = None
 
     async def get(self, oids: Sequence[str]) -> dict[str, Value]:
-        one_by_one = self._credentials.version == "1"  # one unknown OID fails a whole version 1 GET
-        return await get_in_parts(self._get, oids, 1 if one_by_one else VARBINDS_PER_GET)
+        return await get_in_parts(self._get, oids, self._endpoint.varbinds_per_get)
 
     async def walk(self, root: str, repetitions: int = MAX_REPETITIONS) -> list[Varbind]:
         guard = WalkGuard(root)
@@ -96,7 +83,7 @@ class PysnmpEngine:
     async def _rows(self, root: str, repetitions: int) -> AsyncIterator[Varbind]:
         last = root
         while True:
-            if self._credentials.version == "1":
+            if self._endpoint.credentials.version == "1":
                 raw = await self._ask(hlapi.next_cmd, _object(last))
             else:
                 raw = await self._ask(hlapi.bulk_cmd, 0, repetitions, _object(last))
@@ -111,11 +98,14 @@ class PysnmpEngine:
 
     async def _ask(self, command: _GetCommand, *arguments: Any) -> Sequence[Any]:
         if self._target is None:
-            transport = hlapi.Udp6TransportTarget if ":" in self._where[0] else hlapi.UdpTransportTarget
-            self._target = await transport.create(self._where, timeout=self._timeout_s, retries=self._retries)
+            where = (self._endpoint.address, self._endpoint.port)
+            transport = hlapi.Udp6TransportTarget if ":" in where[0] else hlapi.UdpTransportTarget
+            self._target = await transport.create(
+                where, timeout=self._endpoint.timeout_s, retries=self._endpoint.retries
+            )
         indication, status, _, varbinds = await command(
             self._engine,
-            _secrets(self._credentials),
+            _secrets(self._endpoint.credentials),
             self._target,
             hlapi.ContextData(),
             *arguments,
