@@ -213,7 +213,7 @@ _ROWS: tuple[Fault, ...] = (
             "hidden-traffic",
             "link",
             "traffic that no flow record shows, as a share of the link's capacity",
-            (0.4, "share", 0.01, 2.0),
+            (0.3, "share", 0.01, 2.0),
         ),
         busiest_link,
         _hidden_traffic,

@@ -78,7 +78,7 @@ def test_templates_describe_the_records() -> None:
 
 
 def test_sequence_counts_data_records_only() -> None:
-    """The sequence number is that of the first record in the message; templates do not count (RFC 7011 3.1)."""
+    """The sequence number is that of the message's first record; templates do not count (RFC 7011 3.1)."""
     encoder = ipfix.Encoder(5, sequence=2**32 - 2)
     first, _ = parse(encoder.templates(1))
     assert first[3:] == (2**32 - 2, 5)

@@ -73,16 +73,23 @@ def test_broken_chunks_end_the_session(wire: bytes) -> None:
     decoder.chunked = True
     decoder.feed(wire)
     with pytest.raises(framing.FramingError):
-        while decoder.next() is None:
-            decoder.feed(b" " * 20)
+        take_all(decoder)
+
+
+def take_all(decoder: framing.Decoder) -> None:
+    """Take messages while there are any; then what follows can be no header either."""
+    while decoder.next() is not None:
+        pass
+    decoder.feed(b" " * 20)
+    decoder.next()
 
 
 def test_a_message_may_not_grow_for_ever() -> None:
     """A peer that never ends its message is cut off."""
     decoder = framing.Decoder()
+    decoder.feed(b" " * framing.MAX_MESSAGE_OCTETS)
     with pytest.raises(framing.FramingError):
-        for _ in range(framing.MAX_MESSAGE_OCTETS // 2**20 + 1):
-            decoder.feed(b" " * 2**20)
+        decoder.feed(b" ")
 
 
 # ---------------------------------------------------------------------------------------------- filters
@@ -114,7 +121,8 @@ def test_filters_select_interfaces(name: str) -> None:
 
 def test_selection_nodes_leave_the_rest_out() -> None:
     """What is not selected is not sent; the matched key is."""
-    pattern = "<interfaces><interface><name>eth1</name><statistics><in-octets/></statistics></interface></interfaces>"
+    wanted = "<interface><name>eth1</name><statistics><in-octets/></statistics></interface>"
+    pattern = f"<interfaces>{wanted}</interfaces>"
     (tree,) = data_trees(make_device(), state=True, selector=_filter(pattern))
     leaves = [etree.QName(element).localname for element in tree.iter() if not len(element)]
     assert leaves == ["name", "in-octets"]
@@ -133,7 +141,8 @@ def _filter(pattern: str) -> Any:
 
 # ---------------------------------------------------------------------------------------------- session
 
-HELLO = f'<hello xmlns="{NC}"><capabilities><capability>urn:ietf:params:netconf:base:1.%d</capability></capabilities></hello>'
+BASE = "<capability>urn:ietf:params:netconf:base:1.%d</capability>"
+HELLO = f'<hello xmlns="{NC}"><capabilities>{BASE}</capabilities></hello>'
 
 
 def _talk(version: int, rpc: str) -> str:
@@ -243,7 +252,7 @@ async def test_ncclient_reads_statistics(running: Running) -> None:
 
 @pytest.mark.live
 async def test_ncclient_learns_that_it_cannot_write(running: Running) -> None:
-    """Operations that this server lacks raise ncclient's RPCError with the right tag; the session survives."""
+    """Operations this server lacks raise ncclient's RPCError with the right tag; the session survives."""
 
     def work() -> tuple[str, str]:
         with running.connect(hostkey_b64=_key(running)) as session:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +77,7 @@ def test_seconds_are_whole_seconds_of_the_wall_clock(started: Driver) -> None:
     seconds: list[tuple[Second, int]] = []
     started.on_second = lambda second: seconds.append((second, time.time_ns()))
     wait_until(lambda: len(seconds) >= 3)
-    for (one, _), (following, _) in zip(seconds, seconds[1:], strict=False):
+    for (one, _), (following, _) in pairwise(seconds):
         assert following.start_ns == one.end_ns
     assert all(second.start_ns % 10**9 == 0 for second, _ in seconds)
     assert all(0 <= at - second.end_ns < 10**9 for second, at in seconds)
@@ -95,8 +97,6 @@ def test_probes_report_every_period(started: Driver) -> None:
 
 def test_calls_run_on_the_drivers_thread(started: Driver) -> None:
     """What is called runs between two steps, and its error comes back to the caller."""
-    import threading
-
     assert started.call(lambda: threading.current_thread().name).result(5) == "lab-simulator"
     with pytest.raises(TopologyError):
         started.call(lambda: started.simulator.set_rate(10**6, 1.0)).result(5)
@@ -106,7 +106,7 @@ def test_calls_run_on_the_drivers_thread(started: Driver) -> None:
 
 
 def test_both_ends_of_a_link_count_the_same(driver: Driver) -> None:
-    """What an interface sent is what its neighbour took in, and all interfaces account for every packet-hop."""
+    """What an interface sent is what its neighbour took in; together they account for every packet-hop."""
     play(driver)
     by_name = {device.name: device for device in driver.devices}
     total = 0
@@ -172,7 +172,7 @@ def test_customer_prefixes_do_not_overlap(devices: int) -> None:
     """Customer prefixes are apart from each other and from the router ids, at any size."""
     plan = Addressing(devices)
     prefixes = [plan.customers(i) for i in range(1, devices + 1)]
-    assert all(not a.overlaps(b) for a, b in zip(prefixes, prefixes[1:], strict=False))
+    assert all(not a.overlaps(b) for a, b in pairwise(prefixes))
     assert not any(plan.router_id(i) in prefixes[-1] for i in range(1, devices + 1))
 
 
@@ -294,7 +294,7 @@ def test_a_slow_node_delays_what_it_sends_on(driver: Driver, faults: FaultContro
 
 
 def test_a_lying_probe_lies_about_its_own_operations_only(driver: Driver, faults: FaultControl) -> None:
-    """lying-probe multiplies what one device tells; the packets and all other devices' figures are as before."""
+    """lying-probe multiplies what one device tells; packets and other devices' figures are as before."""
     record = faults.start("lying-probe", magnitude=3.0)
     node = driver.network.node_index[record.target]
     other = (node + 1) % len(driver.devices)
@@ -347,7 +347,7 @@ def test_the_journal_says_what_was_on_when(driver: Driver, faults: FaultControl,
 def test_wrong_wishes_are_explained(
     faults: FaultControl, fault: str, target: str | None, magnitude: float | None, words: list[str]
 ) -> None:
-    """An unknown fault or target lists the valid ones; a wrong magnitude says the range. Nothing is started."""
+    """An unknown fault or target lists the valid ones, a wrong magnitude the range. Nothing is started."""
     with pytest.raises(UsageError) as caught:
         faults.start(fault, target, magnitude)
     assert all(word in str(caught.value) for word in words)
