@@ -33,7 +33,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -41,75 +40,46 @@ from pathlib import Path
 from typing import Any
 
 import faust
-import msgspec
 from mode.supervisors import CrashingSupervisor
 
 from stream.admin import MAX_MESSAGE_BYTES, ensure_topics
+from stream.checkpoints import TABLE, changelog_topic, checkpoint_messages, read_checkpoint
 from stream.client import logger
 from stream.codec import encode
 from stream.consumer import Message
 from stream.processor import Processor
 from stream.runner import PartitionRunner
-from stream.topics import BY_RECORD, DAY_MS, TOPICS, Topic, key_of, partition_of
+from stream.topics import BY_RECORD, TOPICS, key_of, partition_of
 from twin.errors import DecodeError
 from twin.records import DeadLetter, Record
 
 CHECKPOINT_EVERY_S = 10.0
 TURN_EVERY_S = 0.25
 STATUS_EVERY_S = 2.0
-_PIECE_BYTES = 900_000  # of a checkpoint in one message
-_TABLE = "checkpoints"
 _LOG = logger("stream")
 
 OnStatus = Callable[[dict[str, float]], None]
 MakeProcessor = Callable[[], Processor]
 
 
-class _Head(msgspec.Struct, array_like=True):
-    """A partition's checkpoint: written last, so that it names only what is whole."""
-
-    generation: int  # alternates 0, 1: a new checkpoint never overwrites the one it replaces
-    pieces: int
-    crc32: int
-
-
 class CheckpointTable:
-    """Checkpoints in a Faust table, in pieces that fit into messages, whole or not at all."""
+    """Checkpoints in a Faust table, in the form of :mod:`stream.checkpoints`."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
 
     async def write(self, partition: int, blob: bytes) -> None:
-        """Pieces first, head last, each acknowledged before the next is sent."""
-        head = self._head(partition)
-        generation = 1 - head.generation if head is not None else 0
-        pieces = [blob[i : i + _PIECE_BYTES] for i in range(0, len(blob), _PIECE_BYTES)]
-        for i, piece in enumerate(pieces):
-            await self._put(partition, _piece_key(partition, generation, i), piece)
-        new = _Head(generation, len(pieces), zlib.crc32(blob))
-        await self._put(partition, b"%d" % partition, msgspec.msgpack.encode(new))
-
-    async def _put(self, partition: int, key: bytes, value: bytes) -> None:
-        sent = await self._table.changelog_topic.send(
-            key=key, value=value, partition=partition, key_serializer="raw", value_serializer="raw"
-        )
-        await sent
-        self._table.data[key] = value
+        """Each message acknowledged before the next is sent."""
+        for key, value in checkpoint_messages(partition, blob, self._table.data):
+            sent = await self._table.changelog_topic.send(
+                key=key, value=value, partition=partition, key_serializer="raw", value_serializer="raw"
+            )
+            await sent
+            self._table.data[key] = value
 
     def read(self, partition: int) -> bytes | None:
         """The newest whole checkpoint of a partition; DecodeError when its pieces do not fit."""
-        head = self._head(partition)
-        if head is None:
-            return None
-        keys = (_piece_key(partition, head.generation, i) for i in range(head.pieces))
-        blob = b"".join(self._table.data.get(key) or b"" for key in keys)
-        if zlib.crc32(blob) != head.crc32:
-            raise DecodeError(f"checkpoint of partition {partition} is damaged")
-        return blob
-
-    def _head(self, partition: int) -> _Head | None:
-        value = self._table.data.get(b"%d" % partition)
-        return msgspec.msgpack.decode(value, type=_Head) if value is not None else None
+        return read_checkpoint(self._table.data, partition)
 
 
 def _message(message: Any) -> Message:
@@ -118,10 +88,6 @@ def _message(message: Any) -> Message:
     return Message(
         message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value or b""
     )
-
-
-def _piece_key(partition: int, generation: int, piece: int) -> bytes:
-    return b"%d/%d/%d" % (partition, generation, piece)
 
 
 @dataclass
@@ -163,7 +129,7 @@ class StreamApp:
         self._metrics: dict[str, float] = {"outputs": 0, "checkpoints": 0, "checkpoint_bytes": 0}
         raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
         self._outputs = {topic.name: app.topic(topic.name, **raw) for topic in TOPICS}
-        table = app.Table(_TABLE, key_type=bytes, value_type=bytes, partitions=partitions)
+        table = app.Table(TABLE, key_type=bytes, value_type=bytes, partitions=partitions)
         self._checkpoints = CheckpointTable(table)
         app.agent(app.topic(*topics, **raw), name="turns", concurrency=1)(self._agent)
         app.timer(TURN_EVERY_S)(self._turn_all)
@@ -255,26 +221,13 @@ class StreamApp:
         self._on_status(metrics)
 
 
-def build_app(
-    name: str,
-    bootstrap: str,
-    topics: Iterable[str],
-    make_processor: MakeProcessor,
-    *,
-    partitions: int = 1,
-    on_status: OnStatus | None = None,
-    data_dir: Path | None = None,
-) -> StreamApp:
-    """A Faust app, not yet started, that runs ``make_processor()`` over every partition of the input topics.
-
-    ``name`` is the consumer group and the prefix of the checkpoint topic. Call inside the process that runs
-    it.
-    """
-    app = faust.App(
+def _faust_app(name: str, bootstrap: str, partitions: int, data_dir: Path) -> Any:
+    """A Faust app with the settings that the theory and the embedded broker ask for."""
+    return faust.App(
         name,
         broker=f"kafka://{bootstrap}",
         store="memory://",  # one value a partition; recovered from the changelog
-        datadir=str(data_dir or Path("run") / name),
+        datadir=str(data_dir),
         web_enabled=False,
         topic_partitions=partitions,
         topic_allow_declare=False,  # stream.admin makes topics: what Faust makes differs from the table
@@ -289,9 +242,8 @@ def build_app(
         consumer_max_fetch_size=MAX_MESSAGE_BYTES,
         producer_max_request_size=MAX_MESSAGE_BYTES,
         broker_commit_interval=2,
-        stream_wait_empty=False,  # stopping must not wait for events that only the next checkpoint acknowledges
+        stream_wait_empty=False,  # else stopping waits for events that the next checkpoint acknowledges
     )
-    return StreamApp(app, tuple(topics), make_processor, partitions=partitions, on_status=on_status)
 
 
 def run_app(
@@ -304,26 +256,19 @@ def run_app(
     on_status: OnStatus | None = None,
     data_dir: Path | None = None,
 ) -> None:
-    """Make the topics, run the app until SIGTERM or SIGINT, and leave the group. Blocks; own event loop.
+    """Run ``make_processor()`` over all partitions of the topics until SIGTERM or SIGINT. Blocks; own loop.
 
+    ``name`` is the consumer group and the prefix of the checkpoint topic; missing topics are made.
     Raises BrokerUnavailable when no broker answers, and what crashed the app when something did.
     """
-    changelog = Topic(f"{name}-{_TABLE}-changelog", "partition", (), DAY_MS, compacted=True, archived=False)
-    ensure_topics(bootstrap, partitions, topics=(*TOPICS, changelog))
+    ensure_topics(bootstrap, partitions, topics=(*TOPICS, changelog_topic(name)))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    built = build_app(
-        name,
-        bootstrap,
-        topics,
-        make_processor,
-        partitions=partitions,
-        on_status=on_status,
-        data_dir=data_dir,
-    )
+    app = _faust_app(name, bootstrap, partitions, data_dir or Path("run") / name)
+    StreamApp(app, tuple(topics), make_processor, partitions=partitions, on_status=on_status)
     for noisy in ("faust", "mode", "aiokafka"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    worker = faust.Worker(built.app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
+    worker = faust.Worker(app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # it would write to our terminal
     try:
         worker.execute_from_commandline()

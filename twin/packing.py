@@ -22,7 +22,7 @@ _MAX_CODE = 65535
 
 
 def pack_magnitudes(values: NDArray[np.floating], coarseness: int = 1) -> bytes:
-    """Pack non-negative finite float[n] to 16-bit logarithms. Below FLOOR becomes zero; above the range clips.
+    """Pack non-negative finite float[n] to 16-bit logarithms: zero below FLOOR, clipped above the range.
 
     ``coarseness`` k rounds codes to multiples of k: k times the error, log2(k) bits fewer after deflation.
     """

@@ -204,7 +204,8 @@ def test_no_record_whatever_stops_the_pipeline(strange: list[Record]) -> None:
         assert isinstance(record, StateUpdate | DeadLetter)
         if isinstance(record, StateUpdate):
             view.apply(record)
-    assert view.version >= T0 // (10 * S) + 8  # a strange source may hold the last windows back until 15 s later
+    # A strange source may hold the last windows back for the idle time-out.
+    assert view.version >= T0 // (10 * S) + 8
     blob = pipeline.snapshot()
     pipeline.restore(blob)
     assert pipeline.snapshot() == blob
