@@ -3,9 +3,10 @@
 Two ways to own partitions: with a ``group`` the broker shares the partitions among the members, so a second
 worker takes over; without one the reader takes every partition for itself (an API replica wants all).
 
-Three ways to begin: ``rewind=None`` continues at the group's committed offsets (the beginning where there are
+Ways to begin: ``rewind=None`` continues at the group's committed offsets (the beginning where there are
 none); ``rewind=N`` begins N messages per partition before the end, whatever was committed (the beginning
-where there are fewer); with ``resume=True`` the N count from the committed offset instead.
+where there are fewer); with ``resume=True`` the N count from the committed offset instead. Places named in
+``starts`` begin there in any case.
 
 Facts about the embedded broker that shape this file
 ----------------------------------------------------
@@ -21,7 +22,7 @@ Facts about the embedded broker that shape this file
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -96,12 +97,14 @@ class Reader:
         group: str | None = None,
         rewind: int | None = None,
         resume: bool = False,
+        starts: Mapping[Place, int] | None = None,
     ) -> None:
         self._bootstrap = bootstrap
         self._topics = tuple(topics)
         self._group = group
         self._rewind = rewind
         self._resume = resume
+        self._starts = starts or {}
         self._ends: set[Place] = set()
         self._owned: set[Place] = set()
         self._consumer = Consumer(_settings(bootstrap, group))
@@ -189,14 +192,17 @@ class Reader:
         consumer.unassign()
 
     def _start_of(self, consumer: Any, partition: Any) -> TopicPartition:
+        place = (partition.topic, partition.partition)
+        if place in self._starts:
+            return TopicPartition(*place, self._starts[place])
         if self._rewind is not None:
             low, high = consumer.get_watermark_offsets(partition, timeout=client.METADATA_TIMEOUT_S)
             if self._resume:
                 [committed] = consumer.committed([partition], timeout=client.METADATA_TIMEOUT_S)
                 high = committed.offset if committed.offset >= 0 else low
-            return TopicPartition(partition.topic, partition.partition, max(low, high - self._rewind))
+            return TopicPartition(*place, max(low, high - self._rewind))
         start = OFFSET_BEGINNING if self._group is None else OFFSET_INVALID  # INVALID: as committed
-        return TopicPartition(partition.topic, partition.partition, start)
+        return TopicPartition(*place, start)
 
     def _check_epoch(self) -> None:
         now_s = time.monotonic()
@@ -211,7 +217,7 @@ class Reader:
             return
         _LOG.warning("the broker came back empty: reading from its beginning", before=self.epoch, now=epoch)
         self.epoch = epoch
-        self._rewind = None  # in the new log everything is news
+        self._rewind, self._starts = None, {}  # in the new log everything is news
         self._ends.clear()
         self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self._owned])
 
@@ -256,3 +262,17 @@ def _settings(bootstrap: str, group: str | None) -> dict[str, Any]:
             "fetch.message.max.bytes": 4 << 20,
         },
     )
+
+
+def committed_offsets(bootstrap: str, group: str, topics: Iterable[str]) -> dict[Place, int]:
+    """Where a group goes on; places it never committed are left out."""
+    with Reader(bootstrap, topics) as every:
+        places = [TopicPartition(*place) for place in every.owned]
+    consumer = Consumer(_settings(bootstrap, group))
+    try:
+        found = consumer.committed(places, timeout=client.METADATA_TIMEOUT_S)
+    except KafkaException as error:
+        raise client.unavailable(bootstrap, error.args[0]) from error
+    finally:
+        consumer.close()
+    return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}

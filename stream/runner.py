@@ -151,10 +151,7 @@ class PartitionRunner:
 
     def restore(self, blob: bytes) -> None:
         """Become what :meth:`checkpoint` described; DecodeError when it is damaged or of another release."""
-        try:
-            state = msgspec.msgpack.decode(blob, type=_Checkpoint)
-        except msgspec.MsgspecError as error:
-            raise DecodeError(f"checkpoint is damaged: {error}") from error
+        state = _decode(blob)
         if state.format != _FORMAT or state.offsets.keys() - self.offsets.keys():
             raise DecodeError("checkpoint is of another release or of other topics")
         self.processor.restore(state.snapshot)
@@ -162,3 +159,22 @@ class PartitionRunner:
         self.offsets |= state.offsets
         self._timestamps_ns |= state.timestamps_ns
         self._read, self._newest_ns = dict(self.offsets), dict(self._timestamps_ns)
+
+
+def checkpoint_offsets(blob: bytes) -> dict[str, int]:
+    """What a checkpoint has seen: topic → next offset."""
+    return _decode(blob).offsets
+
+
+def with_offsets(blob: bytes, offsets: dict[str, int]) -> bytes:
+    """The same checkpoint in another log, where what it has seen ends at other offsets."""
+    state = _decode(blob)
+    state.offsets = dict(sorted(offsets.items()))
+    return msgspec.msgpack.encode(state)
+
+
+def _decode(blob: bytes) -> _Checkpoint:
+    try:
+        return msgspec.msgpack.decode(blob, type=_Checkpoint)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"checkpoint is damaged: {error}") from error
