@@ -24,6 +24,7 @@ from ndtwin.config import Settings, write_settings
 from ndtwin.processes import Child, last_line
 from stream.admin import ensure_topics
 from twin.errors import PeerError
+from twin.topologies import open_topology
 
 READY_TIMEOUT_S = 60.0
 SERVICES = ("collect", "stream", "twin", "detect", "archive", "serve")
@@ -43,6 +44,8 @@ class Supervisor:
 
     def start(self) -> None:
         """Start all parts; PeerError or UsageError with one line when one of them cannot."""
+        if self.settings.lab_enabled:
+            open_topology(self.settings.lab.topology, self.settings.lab.seed)  # said here, not in the lab's log
         self._start_broker()
         config = self.settings.run_path / "effective.toml"
         write_settings(self.settings, config)

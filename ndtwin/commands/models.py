@@ -30,7 +30,7 @@ def _progress() -> Progress:
 
 def train(
     recipe: Annotated[str, typer.Option(help="Name of a recipe; a wrong one lists them.")] = "fifo-1",
-    out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("run/routenet.npz"),
+    out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("run/routenet.pt"),
     data: DataOption = Path("run/training"),
     seed: Annotated[int, typer.Option(help="Of the weights and the order of samples.")] = 0,
     as_json: JsonOption = False,
