@@ -38,7 +38,7 @@ from ndtwin.lab.device import Device, OperationResult
 from ndtwin.lab.flows import FlowPlan
 from ndtwin.lab.second import Deltas, Period, Second
 from ndtwin.lab.world import World
-from twin.network import Floats
+from twin.network import Floats, Network
 from twin.routing import shortest_paths
 from twin.simulator import Simulator
 
@@ -259,5 +259,15 @@ class Driver(threading.Thread):
         changed = np.argwhere(next_link != self.routed.next_link)
         for node, destination in changed:
             self.simulator.set_next_link(int(node), int(destination), int(next_link[node, destination]))
-        self.routed = replace(self.routed, links=links, next_link=next_link)
-        self.world.set_routes(self.routed)
+        before, self.routed = self.routed, replace(self.routed, links=links, next_link=next_link)
+        self.world.set_routes(self.routed, self._rerouted(before))
+
+    def _rerouted(self, before: Network) -> list[int]:
+        """Nodes whose route table differs: other next hops, other distances, or a cable that came or went."""
+        network = self.network
+        rows = (before.next_link != self.routed.next_link).any(axis=1)
+        moved = np.flatnonzero(before.paths.lengths != self.routed.paths.lengths)
+        rows[moved // (len(network.nodes) - 1)] = True
+        for one, other, node in zip(before.links, self.routed.links, network.source_index, strict=True):
+            rows[node] |= one.up != other.up
+        return [int(node) for node in np.flatnonzero(rows)]

@@ -7,7 +7,7 @@ way back is refused. ``cust0`` is where a node's customers enter and leave; ``lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 
@@ -56,7 +56,8 @@ class World:
         self.source_interfaces = self._add_links()
         for node in range(len(self.devices)):
             self._add_local_interfaces(node)
-        self.set_routes(network)
+        self._prefixes = [(addressing.customers(d.index), _host(d.router_id).network) for d in self.devices]
+        self.set_routes(network, range(len(self.devices)))
 
     # ------------------------------------------------------------------ building
 
@@ -143,10 +144,10 @@ class World:
 
     # ------------------------------------------------------------------ routing
 
-    def set_routes(self, routed: Network, only: set[int] | None = None) -> None:
-        """Show the next hops of ``routed`` in the route tables of all nodes, or of some."""
+    def set_routes(self, routed: Network, nodes: Iterable[int]) -> None:
+        """Show the next hops of ``routed`` in the route tables of some nodes."""
         lengths = routed.paths.lengths
-        for node in range(len(self.devices)) if only is None else only:
+        for node in nodes:
             device = self.devices[node]
             device.routes = (*self._connected(device), *self._learnt(node, routed, lengths))
             device.changed()
@@ -161,7 +162,7 @@ class World:
 
     def _learnt(self, node: int, routed: Network, lengths: Ints) -> list[Route]:
         routes = []
-        for destination, far in enumerate(self.devices):
+        for destination in range(len(self.devices)):
             link = int(routed.next_link[node, destination]) if destination != node else -1
             if link < 0:
                 continue
@@ -169,7 +170,7 @@ class World:
             assert there is not None  # every link's interface got an address
             path = node * (len(self.devices) - 1) + destination - (destination > node)
             metric = METRIC_PER_HOP * int(lengths[path])
-            for prefix in (self.addressing.customers(far.index), _host(far.router_id).network):
+            for prefix in self._prefixes[destination]:
                 routes.append(Route(prefix, out.index, there.ip, metric, learnt=True))
         return routes
 

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from itertools import pairwise
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 
@@ -380,6 +381,18 @@ def test_wrong_settings_say_what_to_do(settings: LabSettings, error: type[Except
     """Settings that make no lab fail with one line that names the key or the choices."""
     with pytest.raises(error, match=words):
         make_scenario(settings)
+
+
+def test_a_graphml_file_makes_a_lab(tmp_path: Path) -> None:
+    """A file of the user's is a topology like any other; its name is the network's."""
+    graph = nx.cycle_graph(5)
+    nx.set_node_attributes(graph, {node: f"city {node}" for node in graph}, "label")
+    nx.write_graphml(graph, tmp_path / "ring.graphml")
+    scenario = make_scenario(LabSettings(topology=str(tmp_path / "ring.graphml")))
+    assert len(scenario.driver.devices) == 5
+    assert scenario.name
+    play(scenario.driver, 2.0)
+    assert scenario.driver.simulator.delivered_packets[scenario.driver.plan.traffic_slice()].min() > 0
 
 
 @pytest.mark.parametrize("topology", ["geant2", "gbn", "power-law:30"])
