@@ -47,6 +47,9 @@ EFFECTS: dict[str, Effect] = {
 }
 
 
+WARMING_UP = "warming-up"  # the network's first window: it began before its sources were known
+
+
 @dataclass(frozen=True)
 class Distrust:
     """What not to believe in this window."""
@@ -64,7 +67,7 @@ def distrust(network: Network, quality: tuple[str, ...]) -> Distrust:
             marks[network.node_index[node]] |= getattr(effect, name)
     source, destination = path_ends(network)
     paths = network.paths
-    links = np.zeros(len(network.links), dtype=np.bool_)
+    links = np.full(len(network.links), WARMING_UP in quality)
     links[paths.links[nodes["traffic"][source][paths.hop_path]]] = True
     return Distrust(
         links=links,
