@@ -30,7 +30,11 @@ def asyncapi() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(records, ref_template="#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "ndtwin topics", "version": version("ndtwin"), "description": "One JSON object a message."},
+        "info": {
+            "title": "ndtwin topics",
+            "version": version("ndtwin"),
+            "description": "One JSON object a message.",
+        },
         "defaultContentType": "application/json",
         "channels": {topic.name: _channel(topic) for topic in TOPICS},
         "operations": {f"on {topic.name}": _operation(topic) for topic in TOPICS},
@@ -63,14 +67,21 @@ def _operation(topic: Topic) -> dict[str, Any]:
 
 def _message(record: type[Record]) -> dict[str, Any]:
     summary = (record.__doc__ or "").strip().splitlines()[0]
-    return {"name": record.__name__, "summary": summary, "payload": {"$ref": f"#/components/schemas/{record.__name__}"}}
+    return {
+        "name": record.__name__,
+        "summary": summary,
+        "payload": {"$ref": f"#/components/schemas/{record.__name__}"},
+    }
 
 
 def documents() -> dict[str, str]:
     """File name → text of everything in ``docs/schemas``."""
     files = {f"{record.__name__}.json": record_schema(record) for topic in TOPICS for record in topic.records}
     files["asyncapi.json"] = asyncapi()
-    return {name: json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n" for name, body in files.items()}
+    return {
+        name: json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        for name, body in files.items()
+    }
 
 
 def write_documents(directory: Path) -> list[Path]:

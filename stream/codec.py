@@ -10,7 +10,9 @@ from twin.records import Record
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODERS = {
-    topic.name: msgspec.json.Decoder(topic.records[0] if len(topic.records) == 1 else topic.records[0] | topic.records[1])
+    topic.name: msgspec.json.Decoder(
+        topic.records[0] if len(topic.records) == 1 else topic.records[0] | topic.records[1]
+    )
     for topic in TOPICS
 }
 
