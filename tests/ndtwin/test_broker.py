@@ -12,15 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from topics_seen import messages_in
 
-from ndtwin.broker import CARRIED, EmbeddedBroker, carry_over
+from ndtwin.broker import EmbeddedBroker
 from stream.admin import ensure_topics
-from stream.codec import encode
 from stream.consumer import Message, Reader, decode_message
 from stream.publisher import Publisher
 from twin.errors import BrokerUnavailable, ConfigError
-from twin.records import Alert, DeviceSample, DeviceTopology, Record, StateUpdate
+from twin.records import StateUpdate
 
 pytestmark = pytest.mark.kafka
 
@@ -33,23 +31,6 @@ def state(version: int, network: str = "net") -> StateUpdate:
         window_end_ns=1,
         keyframe=True,
         topology_version=1,
-    )
-
-
-def topology(device: str, at_ns: int) -> DeviceTopology:
-    return DeviceTopology(network="net", device=device, observed_at_ns=at_ns, source="snmp")
-
-
-def alert(fingerprint: str, updated_at_ns: int) -> Alert:
-    return Alert(
-        network="net",
-        fingerprint=fingerprint,
-        state="firing",
-        kind="delay-divergence",
-        severity="warning",
-        summary="",
-        starts_at_ns=1,
-        updated_at_ns=updated_at_ns,
     )
 
 
@@ -93,53 +74,6 @@ def test_every_start_is_a_new_epoch_that_clients_see(embedded: EmbeddedBroker) -
     assert first == embedded.epoch
     embedded.restart()
     assert embedded.epoch != first
-
-
-def test_a_controlled_restart_keeps_what_consumers_need_and_frees_the_memory(
-    embedded: EmbeddedBroker,
-) -> None:
-    """Fill, carry over, restart, write: newest alerts, topologies and states are back, the bulk is gone."""
-    ensure_topics(embedded.bootstrap, 2)
-    bulk = [
-        DeviceSample(
-            network="net", device="A", observed_at_ns=i, source="snmp", quality=(os.urandom(5000).hex(),)
-        )
-        for i in range(5000)
-    ]
-    records: list[Record] = [alert("f1", 1), alert("f1", 2), alert("f2", 1), topology("A", 1)]
-    records += [state(v, n) for v in range(20) for n in ("net", "other")]
-    with Publisher(embedded.bootstrap, 2) as publisher:
-        publisher.publish_all([*bulk, *records])
-    full = embedded.rss_bytes()
-    before = {topic: messages_in(embedded.bootstrap, topic) for topic in CARRIED}
-
-    carry = carry_over(embedded.bootstrap)
-    embedded.restart()
-    ensure_topics(embedded.bootstrap, 2)
-    assert carry.write(embedded.bootstrap) == len(carry.messages)
-
-    after = {topic: messages_in(embedded.bootstrap, topic) for topic in CARRIED}
-    assert [m.payload for m in after["ndt.alerts"]] == [encode(alert("f1", 2)), encode(alert("f2", 1))]
-    assert [m.payload for m in after["ndt.topology"]] == [encode(topology("A", 1))]
-    for network in ("net", "other"):
-        kept = [decode_message(m) for m in after["ndt.state"] if m.key == network.encode()]
-        assert kept == [state(v, network) for v in range(13, 20)]
-    for topic, messages in after.items():
-        assert {(m.payload, m.timestamp_ms) for m in messages} <= {
-            (m.payload, m.timestamp_ms) for m in before[topic]
-        }
-        assert all(m.carried for m in messages)
-    assert messages_in(embedded.bootstrap, "ndt.samples") == []
-    assert embedded.rss_bytes() < full - 25_000_000
-
-
-def test_topologies_of_all_devices_of_a_network_are_carried(embedded: EmbeddedBroker) -> None:
-    """The topic's key is the network, yet the newest record of every device must survive."""
-    ensure_topics(embedded.bootstrap, 1)
-    with Publisher(embedded.bootstrap, 1) as publisher:
-        publisher.publish_all([topology("A", 1), topology("B", 1), topology("A", 2), topology("C", 1)])
-    carried = [decode_message(m) for m in carry_over(embedded.bootstrap).messages]
-    assert carried == [topology("B", 1), topology("A", 2), topology("C", 1)]
 
 
 def test_a_reader_notices_that_the_broker_came_back_empty(embedded: EmbeddedBroker) -> None:
