@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -80,6 +81,23 @@ def test_a_fault_is_found_located_and_let_go(loop: Loop, lines: list[str], fault
     assert isinstance(quiet, int)
     result = Drill(loop, lines.append, Patience(quiet=max(8, quiet + 3))).run(fault)
     assert result.passed, (result.as_dict(), lines[-10:])
+
+
+def test_bad_bytes_are_set_aside_and_nothing_stops(loop: Loop) -> None:
+    """A malformed datagram and a malformed message become dead letters with their bytes; windows go on closing."""
+    exporter = loop.settings.lab.addressing(14).management(1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
+        device.bind((exporter, 0))
+        device.sendto(b"\x00\x0anot IPFIX", ("127.0.0.1", loop.settings.lab.ipfix_port))
+    loop.publisher.send("ndt.samples", b"{not JSON", key=b"WA", partition=0)
+    before = loop.report()["windows_closed"]
+    assert isinstance(before, int)
+    sources = lambda: loop.store.counters()["dead_letters"]  # noqa: E731  said twice below
+    assert loop.run_until(lambda: len(sources()) >= 2, 30), sources()
+    assert "ndt.samples" in sources()
+    assert any(source.startswith("udp:") for source in sources())
+    assert loop.run_until(lambda: loop.report()["windows_closed"] >= before + 2, 45)  # type: ignore[operator]
+    assert not loop.faults()
 
 
 def test_a_part_that_dies_is_restarted_and_the_loop_becomes_whole_again(loop: Loop, lines: list[str]) -> None:
