@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from anomaly.findings import Finding, Judgement
 from anomaly.learnt import RISE_LIMIT, Learnt
 from anomaly.localise import Candidate, Round, pursue
-from anomaly.residuals import observations, path_ends
+from anomaly.residuals import observations
 from anomaly.settings import DetectorSettings
 from anomaly.suspects import summary_of, suspects_of
 from anomaly.tomography import Field, Observations, stack
@@ -159,7 +159,7 @@ def _learn_paths(learnt: Learnt, scene: _Scene, alarmed: frozenset[str]) -> None
     frozen_links = _links_in(network, alarmed) | window.distrust.links
     weights = frozen_links[network.paths.links] * 1.0
     crossing = np.bincount(network.paths.hop_path, weights=weights, minlength=network.path_count) > 0
-    source, _ = path_ends(network)
+    source, _ = network.ends
     for part in window.residuals:
         lying = [k for k, name in enumerate(network.nodes) if f"probe:{name}:{part.method}" in alarmed]
         frozen = crossing | np.isin(source, lying)

@@ -29,7 +29,6 @@ from typing import Literal
 
 import numpy as np
 
-from anomaly.residuals import path_ends
 from anomaly.tomography import Field, Pattern
 from twin.network import Ints, Network
 
@@ -155,7 +154,7 @@ def _patterned(field: Field, hypotheses: list[Candidate]) -> Iterator[Candidate]
 
 def _probes(network: Network, field: Field, methods: tuple[str, ...]) -> Iterator[Candidate]:
     found: list[Candidate] = []
-    source, destination = (ends[field.rows.path] for ends in path_ends(network))
+    source, destination = (ends[field.rows.path] for ends in network.ends)
     for number, method in enumerate(methods):
         mine = field.rows.method == number
         for node in np.unique(source[mine]):
@@ -181,7 +180,7 @@ def _routes(network: Network, field: Field) -> Iterator[Candidate]:
     rows = field.rows
     strength = np.abs(rows.excess_s) / np.sqrt(rows.variance)
     worst = np.argsort(-strength, kind="stable")[:MAX_ROUTES]
-    source, destination = path_ends(network)
+    source, destination = network.ends
     found: list[Candidate] = []
     for path in np.unique(rows.path[worst[strength[worst] > SUSPICIOUS_ROW]]):
         passing = rows.row[network.source_index[rows.links] == source[path]]

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.findings import Finding
-from anomaly.residuals import path_ends
 from twin.network import Network
 from twin.records import Suspect
 
@@ -65,7 +64,7 @@ def distrust(network: Network, quality: tuple[str, ...]) -> Distrust:
     for effect, node in _flagged(network, quality):
         for name, marks in nodes.items():
             marks[network.node_index[node]] |= getattr(effect, name)
-    source, destination = path_ends(network)
+    source, destination = network.ends
     paths = network.paths
     links = np.full(len(network.links), WARMING_UP in quality)
     links[paths.links[nodes["traffic"][source][paths.hop_path]]] = True

@@ -126,13 +126,6 @@ def observations(network: Network, part: Residual, number: int, bias: Floats, wi
     )
 
 
-def path_ends(network: Network) -> tuple[Ints, Ints]:
-    """(source, destination) node of every path, [P] each."""
-    n = len(network.nodes)
-    source, rest = np.divmod(np.arange(network.path_count), max(n - 1, 1))
-    return source, rest + (rest >= source)
-
-
 def _crossed(network: Network, rows: Ints, round_trip: bool) -> tuple[Ints, Ints]:
     """CSR of the links every row crosses; there and back for a round trip."""
     ways = [rows, reverse_paths(len(network.nodes))[rows]] if round_trip else [rows]

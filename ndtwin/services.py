@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 from anomaly.processor import DivergenceProcessor
@@ -15,10 +16,12 @@ from ndtwin.serve import run_serve
 from stream.app import MakeProcessor, run_app
 from stream.archive import run_archive
 from stream.health import Heart
+from stream.influx import run_influx_sink
 from stream.pipeline import NetworkPipeline
 from stream.predictor import run_predictor
 from stream.publisher import Publisher
 from stream.topics import INPUT_TOPICS
+from twin.errors import ConfigError
 
 BEAT_S = 1.0
 DETECT_TOPICS = ("ndt.state", "ndt.predictions")
@@ -128,3 +131,18 @@ async def _serve(settings: Settings, heart: Heart) -> None:
         await asyncio.wait([serving], timeout=BEAT_S)
     heart.beat("stopped")
     await serving
+
+
+def run_sink(settings: Settings, stop: threading.Event) -> None:
+    """States, predictions and alerts → InfluxDB until ``stop``; ConfigError when no database is configured."""
+    if not settings.influx.url:
+        raise ConfigError("influx.url is not set: write it into the configuration, or set NDTWIN_INFLUX_URL")
+    run_influx_sink(
+        settings.bootstrap,
+        partitions=settings.broker.partitions,
+        url=settings.influx.url,
+        token=os.environ.get("NDTWIN_INFLUX_TOKEN", ""),
+        org=settings.influx.org,
+        bucket=settings.influx.bucket,
+        stop=stop,
+    )

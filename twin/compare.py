@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from twin.models import path_packet_bits
-from twin.network import Floats, Network, Traffic
+from twin.network import Floats, Network, Traffic, canonical_ends
 from twin.queueing import sum_hops
 
 
@@ -49,8 +49,7 @@ def comparable_mean_s(
 
 def reverse_paths(nodes: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Canonical index [P] of the path from destination to source."""
-    source, rest = np.divmod(np.arange(nodes * (nodes - 1)), max(nodes - 1, 1))
-    destination = rest + (rest >= source)
+    source, destination = canonical_ends(nodes)
     back: np.ndarray[tuple[int], np.dtype[np.int64]] = (
         destination * (nodes - 1) + source - (source > destination)
     )

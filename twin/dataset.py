@@ -158,8 +158,8 @@ def _random_network(topology: Topology, conditions: Conditions, rng: np.random.G
     sizes = [_draw_sizes(rng) for _ in range(network.path_count)]
     bits = np.array([size.mean_bits for size in sizes])
     weight = rng.exponential(size=len(network.nodes))
-    ends = np.array([network.path_ends(path) for path in range(network.path_count)])
-    bps = weight[ends[:, 0]] * weight[ends[:, 1]] * rng.lognormal(0.0, 0.5, network.path_count)
+    source, destination = network.ends
+    bps = weight[source] * weight[destination] * rng.lognormal(0.0, 0.5, network.path_count)
     offered = link_load_bps(network, bps)
     capacity = _draw_capacity(conditions, rng, offered)
     scale = rng.uniform(*conditions.worst_load) / (offered / capacity).max()

@@ -152,11 +152,22 @@ class Network:
         return s, rest + (rest >= s)
 
     @cached_property
+    def ends(self) -> tuple[Ints, Ints]:
+        """(source, destination) node of every path, [P] each."""
+        return canonical_ends(len(self.nodes))
+
+    @cached_property
     def paths(self) -> Paths:
         """Every path, by following the next hops; links that are down forward nothing."""
         up = np.array([link.up for link in self.links], dtype=np.bool_)
         links, offsets = _walk(self.next_link.astype(np.int64), self.target_index, up)
         return Paths(links=links, offsets=offsets)
+
+
+def canonical_ends(nodes: int) -> tuple[Ints, Ints]:
+    """(source, destination) node of every canonical path of a network of so many nodes, [P] each."""
+    source, rest = np.divmod(np.arange(nodes * (nodes - 1)), max(nodes - 1, 1))
+    return source, rest + (rest >= source)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def links_out(frame: Frame) -> list[s.LinkOut]:
 
 def select_paths(frame: Frame, *, source: str | None, destination: str | None, sort: str) -> Ints:
     """Path indices that match, in order."""
-    sources, destinations = path_ends(frame)
+    sources, destinations = frame.network.ends
     keep = np.ones(frame.network.path_count, dtype=np.bool_)
     if source is not None:
         keep &= sources == node_index(frame, source)
@@ -80,13 +80,6 @@ def select_paths(frame: Frame, *, source: str | None, destination: str | None, s
         keep &= destinations == node_index(frame, destination)
     chosen = np.flatnonzero(keep)
     return chosen[np.argsort(_sort_key(frame, sort)[chosen], kind="stable")]
-
-
-def path_ends(frame: Frame) -> tuple[Ints, Ints]:
-    """Source and destination node index of every path, [P] each."""
-    paths = np.arange(frame.network.path_count)
-    sources, rest = np.divmod(paths, max(1, len(frame.network.nodes) - 1))
-    return sources, rest + (rest >= sources)
 
 
 def node_index(frame: Frame, node: str) -> int:

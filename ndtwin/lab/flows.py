@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from twin.network import Ints, Network
 from twin.workload import Flow, PacketSizes
 
@@ -59,10 +57,4 @@ class FlowPlan:
 
     def ends(self) -> tuple[Ints, Ints]:
         """Source and destination node of every path, [P] each."""
-        return path_ends(len(self.network.nodes))
-
-
-def path_ends(nodes: int) -> tuple[Ints, Ints]:
-    """Source and destination node of every canonical path, [P] each."""
-    source, destination = np.nonzero(~np.eye(nodes, dtype=np.bool_))
-    return source.astype(np.int64), destination.astype(np.int64)
+        return self.network.ends

@@ -16,10 +16,10 @@ import numpy as np
 
 from ndtwin.lab import ipfix_encoder as ipfix
 from ndtwin.lab.addressing import Addressing
-from ndtwin.lab.flows import FlowPlan, path_ends
+from ndtwin.lab.flows import FlowPlan
 from ndtwin.lab.second import Second
 from ndtwin.lab.world import World
-from twin.network import Floats, Ints, Network
+from twin.network import Floats, Ints, Network, canonical_ends
 
 TEMPLATE_INTERVAL_S = 10
 ACTIVE_TIMEOUT = 2  # flowEndReason
@@ -55,7 +55,7 @@ class RecordMaker:
 
     def __init__(self, world: World, plan: FlowPlan, addressing: Addressing, sampling_ratio: int = 1) -> None:
         self._world, self._plan, self._ratio = world, plan, sampling_ratio
-        self._source, self._destination = path_ends(len(world.devices))
+        self._source, self._destination = canonical_ends(len(world.devices))
         self._customer_if = np.array(
             [device.interface("cust0").index for device in world.devices], dtype=np.int64
         )

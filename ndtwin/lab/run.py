@@ -67,7 +67,7 @@ def make_scenario(settings: LabSettings) -> Scenario:
         utilisation=settings.utilisation,
     )
     flows = tuple(path_flows(network, traffic, LAB_SIZES))
-    plan = FlowPlan(network, flows, settings.probe_pps, LAB_SIZES.mean_bits)
+    plan = FlowPlan(network, flows, settings.probe_pps, 8.0 * settings.probe_octets)
     cycle = TrafficCycle(network.path_count, settings.seed)
     addressing = settings.addressing(len(network.nodes))
 

@@ -30,6 +30,7 @@ class LabSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sampling_ratio: int = 1  # one packet in so many is seen by the exporters
     probe_pps: float = 10.0  # per ordered pair of devices
     probe_period_s: int = 5
+    probe_octets: int = 64  # small, as routers' own probes are: what they see is waiting, hardly transmission
 
     def addressing(self, devices: int) -> Addressing:
         """The address plan; ConfigError when the base is no IPv4 address."""
@@ -57,4 +58,5 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("sampling_ratio", 1, 65535),
     ("probe_pps", 0.2, 1000),
     ("probe_period_s", 1, 3600),
+    ("probe_octets", 44, 9000),
 )

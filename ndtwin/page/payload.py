@@ -12,7 +12,7 @@ from ndtwin.api.health import EXPECTED, ComponentHealth
 from ndtwin.api.history import NetworkHistory
 from ndtwin.api.layout import positions
 from ndtwin.api.store import Store
-from ndtwin.api.views import OK_STATES, links_out, node_index, path_ends, path_out, select_paths
+from ndtwin.api.views import OK_STATES, links_out, node_index, path_out, select_paths
 from twin.records import Suspect
 
 MAX_ROWS = 1000  # rows sent to a browser: the worst by residual
@@ -297,7 +297,7 @@ def _matching(frame: Frame, choice: Choice) -> list[int]:
         keep[frame.network.paths.hop_path[crossing]] = True
     elif choice.node in frame.network.node_index:
         node = node_index(frame, choice.node)
-        keep = np.logical_or(*(ends == node for ends in path_ends(frame)))
+        keep = np.logical_or(*(ends == node for ends in frame.network.ends))
     order = select_paths(frame, source=None, destination=None, sort="residual")
     chosen: list[int] = order[keep[order]].tolist()
     if not choice.query or frame.network.path_count <= MAX_ROWS:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from anomaly.localise import pursue, weigh
-from anomaly.residuals import path_ends
 from anomaly.tomography import Field, Observations, Pattern, stack
 from twin.network import Floats, Network
 from twin.topologies import nsfnet
@@ -119,7 +118,7 @@ def test_a_slow_node_is_told_from_its_links(network: Network) -> None:
 def test_an_instrument_is_blamed_when_only_one_method_deviates(network: Network, name, pattern) -> None:  # type: ignore[no-untyped-def]  # a table of lambdas
     """One source, one method: the probe, not the network."""
     on_path, probes = _noise(network)
-    source, destination = path_ends(network)
+    source, destination = network.ends
     lie = pattern(source, destination, network.node_index["GA"])
     rounds, _ = pursue(network, _field(network, _rows(network, [on_path, probes + lie])), METHODS, 6.0)
     best = rounds[0].best

@@ -15,12 +15,13 @@ import pytest
 
 from ndtwin.lab import ipfix_encoder as ipfix
 from ndtwin.lab.addressing import Addressing
-from ndtwin.lab.flows import FlowPlan, path_ends
+from ndtwin.lab.flows import FlowPlan
 from ndtwin.lab.ipfix_exporter import Exporters, RecordMaker
 from ndtwin.lab.second import Second
 from ndtwin.lab.sim import Driver
 from ndtwin.ports import free_address_block, free_port
 from twin.dataset import LAB_SIZES
+from twin.network import canonical_ends
 from twin.simulator import FlowDelays
 from twin.topologies import nsfnet
 from twin.workload import Flow
@@ -32,7 +33,7 @@ SECOND_NS = 1_000_000_000
 def make_driver(base: str = "127.31.0.0") -> tuple[Driver, Addressing]:
     """A driver of NSFNET that is not started."""
     network = nsfnet().network()
-    traffic = tuple(Flow(int(s), int(d), 20.0, LAB_SIZES) for s, d in zip(*path_ends(14), strict=True))
+    traffic = tuple(Flow(int(s), int(d), 20.0, LAB_SIZES) for s, d in zip(*canonical_ends(14), strict=True))
     addressing = Addressing(14, Addressing(1).base.__class__(base))
     plan = FlowPlan(network, traffic, 4.0, 8000.0)
     return Driver(plan, lambda time_s: np.full(182, 20.0), seed=3, addressing=addressing), addressing
