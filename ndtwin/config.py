@@ -44,7 +44,7 @@ class CollectSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TwinSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which model predicts: ``routenet``, ``mg1k`` or ``mm1b``; ``checkpoint`` replaces the shipped weights."""
+    """Which model predicts: ``routenet``, ``mg1k`` or ``mm1b``; ``checkpoint``: other weights."""
 
     model: str = "routenet"
     checkpoint: str = ""
@@ -65,7 +65,7 @@ class ServeSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class InfluxSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """InfluxDB 2 or anything that takes its writes; an empty ``url`` means none. The token: NDTWIN_INFLUX_TOKEN."""
+    """InfluxDB 2 or what takes its writes; an empty ``url`` means none. The token: NDTWIN_INFLUX_TOKEN."""
 
     url: str = ""
     org: str = "ndtwin"
@@ -122,7 +122,7 @@ Overrides = Mapping[str, object]  # from the command line: tables by name, None 
 def load_settings(
     path: Path | None = None, overrides: Overrides | None = None, env: Mapping[str, str] = os.environ
 ) -> Settings:
-    """File, then environment, then command line; ConfigError says in one line which key of which file is wrong."""
+    """File, then environment, then command line; ConfigError names the file and the key that is wrong."""
     if path is None and "NDTWIN_CONFIG" in env:
         path = Path(env["NDTWIN_CONFIG"])
     if path is None and Path("ndtwin.toml").exists():
@@ -187,7 +187,8 @@ def _explain(error: msgspec.ValidationError, path: Path | None) -> str:
     problem, _, place = str(error).partition(" - at `$.")
     problem = problem.replace("Object contains unknown field", "unknown key")
     known = f"; known keys: {', '.join(_known_keys(place.rstrip('`')))}" if "unknown key" in problem else ""
-    return f"configuration {path or 'from the environment'}: {place.rstrip('`') or 'top level'}: {problem}{known}"
+    origin = f"configuration {path or 'from the environment'}"
+    return f"{origin}: {place.rstrip('`') or 'top level'}: {problem}{known}"
 
 
 def _known_keys(place: str) -> list[str]:

@@ -1,7 +1,7 @@
 """`ndtwin doctor`: what is reachable, what is missing, what to do. Changes nothing.
 
-A check is a function of the settings that yields findings; the table at the end lists them in the order of the
-loop. ``missing`` = `ndtwin up` cannot work; ``warning`` = something optional or tight; ``ok`` = fine.
+A check is a function of the settings that yields findings; the table at the end lists them in the order of
+the loop. ``missing`` = `ndtwin up` cannot work; ``warning`` = something optional or tight; ``ok`` = fine.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A fire drill: inject a known fault into the lab, see whether the twin tells, clear it, see whether it calms down.
+"""A fire drill: inject a known fault into the lab, see if the twin tells, clear it, see if it calms down.
 
-Steps: 1. the loop is whole and quiet for some windows; 2. the fault starts; 3. an alert fires, or patience ends;
-4. the fault is cleared; 5. the alert resolves, or patience ends; 6. report.
+Steps: 1. the loop is whole and quiet for some windows; 2. the fault starts; 3. an alert fires, or patience
+ends; 4. the fault is cleared; 5. the alert resolves, or patience ends; 6. report.
 
-The window in which the fault starts counts as the first, however little of it was left. Every alert that fires at
-any time of the drill, other than the one that names the fault, is a false alert.
+The window in which the fault starts counts as the first, however little of it was left. Every alert that
+fires at any time of the drill, other than the one that names the fault, is a false alert.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class Drill:
         self.say(f"{fault} on {started.target} cleared")
         if alert is not None and stopped.stopped_at_ns is not None:
             self._wait_resolved(report, alert, self._version_at(stopped.stopped_at_ns))
-        others = [other for other in self.fired.values() if alert is None or other.fingerprint != alert.fingerprint]
+        mine = alert.fingerprint if alert is not None else ""
+        others = [other for fingerprint, other in self.fired.items() if fingerprint != mine]
         report.false_alerts = len(others)
         report.other_alerts = [f"{other.kind}: {other.summary}" for other in others]
         report.judge()

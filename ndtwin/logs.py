@@ -1,7 +1,7 @@
-"""Structured logs on stderr: one line an event, `ndtwin.<component>` in front, other libraries' lines in the same form.
+"""Structured logs on stderr: one line an event, logger ``ndtwin.<component>``, other libraries' lines alike.
 
-On a terminal the lines are coloured for people; otherwise (files, containers) they are plain ``key=value`` text,
-or JSON with ``NDTWIN_LOG=json``.
+On a terminal the lines are coloured for people; otherwise (files, containers) they are plain ``key=value``
+text, or JSON with ``NDTWIN_LOG=json``.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Loop:
         return True
 
     def report(self) -> dict[str, object]:
-        """The figures of the loop so far (:func:`ndtwin.report.loop_report`), restarts as the supervisor counts them."""
+        """What :func:`ndtwin.report.loop_report` tells, with the restarts that the supervisor counted."""
         return {**loop_report(self.store), "restarts": self.supervisor.restarts}
 
     def faults(self) -> list[str]:

@@ -59,7 +59,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.env},
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509  calls prctl and nothing else
             )
         self._started_at_s = time.monotonic()
 
@@ -97,7 +97,8 @@ class Child:
         pause_s = self._backoff_s
         self._retry_at_s = now_s + pause_s
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_CEILING_S)
-        return f"{self.name} ended with {describe_exit(self.exit_code)}; next try in {pause_s:.0f} s; {last_line(self.log)}"
+        ended = f"{self.name} ended with {describe_exit(self.exit_code)}"
+        return f"{ended}; next try in {pause_s:.0f} s; {last_line(self.log)}"
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""

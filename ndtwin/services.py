@@ -1,4 +1,4 @@
-"""The services: rooms joined to Kafka, each with a heartbeat. What `ndtwin collect`, `stream`, `twin`, … run."""
+"""The services: rooms joined to Kafka, each with a heartbeat. What `ndtwin collect` and so on run."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def _serve(settings: Settings, heart: Heart) -> None:
 
 
 def run_sink(settings: Settings, stop: threading.Event) -> None:
-    """States, predictions and alerts → InfluxDB until ``stop``; ConfigError when no database is configured."""
+    """States, predictions and alerts → InfluxDB until ``stop``; ConfigError when none is configured."""
     if not settings.influx.url:
         raise ConfigError("influx.url is not set: write it into the configuration, or set NDTWIN_INFLUX_URL")
     run_influx_sink(

@@ -1,12 +1,12 @@
 """What `ndtwin up` does: start everything on one machine, watch it, restart what dies, stop it cleanly.
 
-Start order: broker → topics → lab (until its inventory is there) → collect, stream, twin, detect, archive, serve.
-Stop order is the reverse, so that nothing publishes into a broker that is gone and the archive still writes what
-is acknowledged.
+Start order: broker → topics → lab (until its inventory is there) → collect, stream, twin, detect, archive,
+serve. The services stop in the same order, producers first, so that the archive takes what they left; then
+the lab, then the broker.
 
-The embedded broker keeps every record in memory. When it grows past its cap the supervisor stops the services,
-carries over what consumers need to go on (:mod:`ndtwin.carry`), restarts the broker and starts the services
-again: a gap of some seconds, said aloud, instead of a machine that runs out of memory after some days.
+The embedded broker keeps every record in memory. When it grows past its cap the supervisor stops the
+services, carries over what consumers need to go on (:mod:`ndtwin.carry`), restarts the broker and starts the
+services again: a gap of some seconds, said aloud, instead of a machine that runs out of memory after days.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Supervisor:
     def start(self) -> None:
         """Start all parts; PeerError or UsageError with one line when one of them cannot."""
         if self.settings.lab_enabled:
-            open_topology(self.settings.lab.topology, self.settings.lab.seed)  # said here, not in the lab's log
+            # A wrong one is told here, not in the lab's log.
+            open_topology(self.settings.lab.topology, self.settings.lab.seed)
         self._start_broker()
         config = self.settings.run_path / "effective.toml"
         write_settings(self.settings, config)
@@ -75,7 +76,7 @@ class Supervisor:
         return Child(name, [*argv, "--config", str(config)], self.settings.run_path / "logs" / f"{name}.log")
 
     def _wait_for_inventory(self, lab: Child) -> None:
-        """The lab writes the inventory when its devices answer; without it the collectors have nothing to do."""
+        """The lab writes the inventory when its devices answer; without it there is nothing to collect."""
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while not (self.settings.inventory_path.exists() or self.cancelled.is_set()):
             if not lab.alive:
@@ -97,7 +98,7 @@ class Supervisor:
             return
         if not self.broker.alive:
             self._note(
-                f"broker died ({last_line(self.broker.log)}); starting it again, records not yet archived are lost"
+                f"broker died ({last_line(self.broker.log)}); starts again, what was not archived is lost"
             )
             self._restart_broker(carry=False)
         elif self.broker.rss_bytes() > self.settings.broker.memory_cap_mb * 2**20:

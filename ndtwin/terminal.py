@@ -69,8 +69,9 @@ def _figures(loop: Loop) -> str:
     error = f"median error {ape:.1f} %" if isinstance(ape, float) else "median error not known yet"
     firing = sum(life.alert.state == "firing" for life in loop.store.alerts())
     return (
-        f"\nwindows {report['windows_closed']} · paths {report['paths_total']}, measured {report['paths_measured']}, "
-        f"predicted {report['paths_predicted']} · {error} · alerts firing {firing}\n"
+        f"\nwindows {report['windows_closed']} · paths {report['paths_total']}, "
+        f"measured {report['paths_measured']}, predicted {report['paths_predicted']} · "
+        f"{error} · alerts firing {firing}\n"
     )
 
 

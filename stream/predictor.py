@@ -50,9 +50,9 @@ def load_model(name: str, checkpoint: Path | None = None) -> tuple[DelayModel, s
 
 
 def _load_routenet(checkpoint: Path | None) -> DelayModel:
-    import torch  # noqa: PLC0415  hundreds of megabytes that only this model needs
+    import torch
 
-    from twin import routenet  # noqa: PLC0415
+    from twin import routenet
 
     torch.set_num_threads(1)  # the models are small; more threads only take the cores from the other services
     return routenet.load(checkpoint)

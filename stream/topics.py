@@ -1,9 +1,9 @@
 """The one table of topics: name, key, record types, retention, compaction.
 
 Every topic of a deployment has the same number of partitions, and a record goes to the partition of its
-*network* (:func:`partition_of`), whatever its key. So all that concerns one network meets on one partition and
-one worker, its order is kept per topic, no repartitioning hop is needed, and many networks spread over many
-workers. Keys stay what an operator wants to read in kcat: the device, the exporter, the fingerprint.
+*network* (:func:`partition_of`), whatever its key. So all that concerns one network meets on one partition
+and one worker, its order is kept per topic, no repartitioning hop is needed, and many networks spread over
+many workers. Keys stay what an operator wants to read in kcat: the device, the exporter, the fingerprint.
 """
 
 from __future__ import annotations

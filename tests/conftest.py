@@ -63,7 +63,7 @@ def external_kafka(request: pytest.FixtureRequest) -> Iterator[str | None]:
 def _start_container() -> Any:
     if not _docker_answers():
         return None
-    from testcontainers.kafka import KafkaContainer  # noqa: PLC0415  only where Docker answers
+    from testcontainers.kafka import KafkaContainer
 
     return KafkaContainer("apache/kafka:4.0.0").with_kraft().start()
 

@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Link:
-    """A directed link and the output queue that feeds it (FIFO, ``buffer_packets`` including the one in service)."""
+    """A directed link and the FIFO queue that feeds it; ``buffer_packets`` includes the one in service."""
 
     source: str
     target: str
@@ -132,7 +132,7 @@ class Network:
         return np.array([link.buffer_packets for link in self.links], dtype=np.int64)
 
     def path_index(self, source: str, destination: str) -> int:
-        """Canonical index of the path between two nodes; TopologyError when a node is unknown or both are one."""
+        """Canonical index of a path; TopologyError when a node is unknown or both are one."""
         try:
             s, d = self.node_index[source], self.node_index[destination]
         except KeyError as error:

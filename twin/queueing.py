@@ -207,7 +207,7 @@ def smith_blocking(load: Floats, scv: Floats, buffers: Ints) -> Floats:
 
 
 @compiled
-def _offer(  # noqa: PLR0917 - compiled functions are called by position
+def _offer(
     links: Ints, offsets: Ints, pps: Floats, bits: Floats, squares: Floats, blocking: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Per link: packets/s, bits/s and bits²/s that arrive when every link drops ``blocking``."""

@@ -1,1 +1,1 @@
-"""The commands, a module for each group. They import what they run when they run: `ndtwin --help` needs no torch."""
+"""The commands, a module for each group. What they run they import when they run: --help needs no torch."""

@@ -44,7 +44,7 @@ def sim(
         str | None, typer.Option(help="Devices answer from here on.", show_default="127.20.0.0")
     ] = None,
 ) -> None:
-    """Simulated devices on loopback: SNMP, NETCONF and IPFIX over packets that really queue. No root needed."""
+    """Simulated devices on loopback: SNMP, NETCONF and IPFIX over packets that really queue. No root."""
     from ndtwin.lab.run import run_lab
 
     logs.configure()

@@ -55,7 +55,7 @@ def up(
         Path | None, typer.Option(help="Write the loop's figures here at the end (JSON).")
     ] = None,
 ) -> None:
-    """Run everything on this machine: broker, lab, collectors, stream, twin, detection, archive, API and page.
+    """Run everything here: broker, lab, collectors, stream, twin, detection, archive, API and page.
 
     With `--for` and `--report`, exit code 1 says that the loop was not whole; the reasons are on stderr.
     """
@@ -67,9 +67,8 @@ def up(
     tables = {"lab": {"topology": topology}, "pipeline": {"window_s": window}, "serve": {"port": port}}
     settings = settings_from(config, run_dir, tables)
     stop = stop_on_signals()
-    say(
-        f"starting; page at http://{settings.serve.host}:{settings.serve.port}, logs in {settings.run_path / 'logs'}"
-    )
+    page = f"http://{settings.serve.host}:{settings.serve.port}"
+    say(f"starting; page at {page}, logs in {settings.run_path / 'logs'}")
     with running_loop(settings, say if headless else lambda _line: None, stop) as loop:
         end_s = time.monotonic() + for_s if for_s else float("inf")
         with nullcontext() if headless else Live(refresh_per_second=2) as live:

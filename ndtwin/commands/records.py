@@ -50,7 +50,7 @@ def replay(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run archived telemetry through the same processors on the log's own clock, and compare with the live outcome."""
+    """Run archived telemetry through the same processors on the log's clock; compare with the live run."""
     from stream.predictor import load_model
     from stream.replay import replay as run
 

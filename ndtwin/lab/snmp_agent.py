@@ -119,7 +119,7 @@ class SnmpAgent:
             for part in (*engine.message_processing_subsystems.values(), *engine.security_models.values()):
                 part.receive_timer_tick(engine, now_s)
 
-    def _process(  # noqa: PLR0917  # the signature is pysnmp's
+    def _process(  # the signature is pysnmp's
         self,
         engine: Any,
         message_model: Any,

@@ -51,9 +51,7 @@ def test_every_command_explains_itself(command: str) -> None:
         (("train", "--recipe", "soup"), 2, "no recipe 'soup': choose one of"),
     ],
 )
-def test_wrong_use_gets_one_clear_line(
-    argv: tuple[str, ...], code: int, says: str, tmp_path: Path
-) -> None:
+def test_wrong_use_gets_one_clear_line(argv: tuple[str, ...], code: int, says: str, tmp_path: Path) -> None:
     """What is wrong and what to do, the right exit code, and no traceback."""
     config = tmp_path / "ndtwin.toml"
     config.write_text("[broker]\nport = 29792\n[serve]\nport = 28480\n[lab]\nbase_address = '127.91.7.0'\n")

@@ -55,7 +55,7 @@ def test_the_wheel_contains_exactly_the_five_packages(wheel: list[str]) -> None:
 
 
 def test_the_wheel_carries_weights_and_page(wheel: list[str]) -> None:
-    """An installed ndtwin predicts and shows: the shipped checkpoint and the page's files are in the wheel."""
+    """An installed ndtwin predicts and shows: checkpoint and page files are in the wheel."""
     assert any(name.startswith("twin/weights/") and not name.endswith(".py") for name in wheel)
     assert any(name.startswith("ndtwin/page/static/") for name in wheel)
 

@@ -63,7 +63,8 @@ def test_pauses_between_restarts_double(tmp_path: Path) -> None:
 
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     """Stopping ends, whatever the child does."""
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    code = f"{ignore}; print('up', flush=True); time.sleep(60)"
     child = Child("stubborn", [sys.executable, "-c", code], tmp_path / "log")
     child.start()
     wait_for(lambda: "up" in (tmp_path / "log").read_text())
@@ -76,7 +77,8 @@ def test_no_child_outlives_a_killed_parent(tmp_path: Path) -> None:
     """kill -9 of the supervisor leaves no orphan: the kernel ends the child."""
     code = (
         "import sys, time; from pathlib import Path; from ndtwin.processes import Child;"
-        f"c = Child('c', [sys.executable, '-c', 'import time; time.sleep(60)'], Path({str(tmp_path / 'log')!r}));"
+        "argv = [sys.executable, '-c', 'import time; time.sleep(60)'];"
+        f"c = Child('c', argv, Path({str(tmp_path / 'log')!r}));"
         "c.start(); print(c.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
