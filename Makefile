@@ -7,20 +7,22 @@ RUNTIME_STAMP := $(VENV)/.installed
 # Debian packages whose programs check our protocols from outside, and the browser that opens the page.
 DEBIAN_TEST_PACKAGES := snmp snmpd nfdump victoria-metrics chromium
 
-.PHONY: up test check format lock debian-test-packages
+.PHONY: up test lint check format lock debian-test-packages
 
 up: $(RUNTIME_STAMP)
 	$(BIN)/ndtwin up $(ARGS)
 
+# Two at a time, a file staying on one worker: most tests wait for clocks and processes, not for the processor.
 test: $(STAMP) debian-test-packages
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
-check: $(STAMP) debian-test-packages
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(ARGS)
+
+check: lint test
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -126,6 +127,25 @@ def test_the_past_comes_out_of_the_archive_as_it_was_live(loop: Loop, tmp_path: 
     assert report.same_as_live, report.as_dict()
     assert report.compared["states"].identical >= 10
     assert report.compared["alerts"].identical >= 4
+
+
+def test_a_full_broker_is_restarted_under_control(loop: Loop, lines: list[str]) -> None:
+    """At its memory cap the embedded broker is restarted; the loop goes on where it was, and alerts nobody."""
+    before = loop.report()["windows_closed"]
+    fired = {life.alert.fingerprint for life in loop.store.alerts()}
+    assert isinstance(before, int)
+    settings = loop.supervisor.settings
+    capped = msgspec.structs.replace(settings.broker, memory_cap_mb=1)
+    loop.supervisor.settings = msgspec.structs.replace(settings, broker=capped)
+    loop.tick()
+    loop.supervisor.settings = settings
+    assert any("its cap: controlled restart" in line for line in lines)
+    assert loop.supervisor.broker_restarts == 1
+    assert loop.run_until(
+        lambda: not loop.faults() and loop.report()["windows_closed"] >= before + 5,  # type: ignore[operator]
+        120,
+    ), (loop.faults(), lines[-5:])
+    assert {life.alert.fingerprint for life in loop.store.alerts()} == fired
 
 
 def test_nothing_is_left_running(tmp_path: Path) -> None:
