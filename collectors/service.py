@@ -72,7 +72,7 @@ async def run_collectors(
     except* NdtwinError as errors:
         failure = errors.exceptions[0]
     finally:
-        crew.close()
+        await crew.close()
     if failure is not None:
         raise failure  # by itself: its one line says all
 
@@ -113,14 +113,14 @@ class _Crew:
             found.append(self._listener().run(self._inventory.ipfix.endpoint))
         return found
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of sockets and threads."""
         for poller in self._pollers:
             poller.cut()
         self._pool.shutdown(wait=True, cancel_futures=True)
         for poller in self._pollers:
             poller.close()
-        self._shared.close()
+        await self._shared.close()
 
     def _emit(self, record: Record) -> None:
         self._stats.records += 1

@@ -6,10 +6,14 @@ at 250 devices (etingof/pysnmp #402), and one engine for several sets would reke
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from pyasn1.type import univ
+from pysnmp.carrier.asyncio.dgram import udp, udp6
+from pysnmp.carrier.error import CarrierError
 from pysnmp.hlapi.v3arch import asyncio as hlapi
 from pysnmp.proto import errind, rfc1902, rfc1905
 
@@ -31,6 +35,7 @@ _PRIVACY = {
     "AES192": hlapi.USM_PRIV_CFB192_AES_BLUMENTHAL,
     "AES256": hlapi.USM_PRIV_CFB256_AES_BLUMENTHAL,
 }
+_DOMAINS = (udp.DOMAIN_NAME, udp6.DOMAIN_NAME)
 _MISSING = (rfc1905.NoSuchObject, rfc1905.NoSuchInstance, rfc1905.EndOfMibView)
 _NOTHING = (1, 2)  # error-status tooBig (RFC 3416 section 3), and noSuchName of version 1 (RFC 1157)
 _GetCommand = Callable[..., Awaitable[tuple[Any, Any, Any, Any]]]
@@ -48,11 +53,18 @@ class PysnmpEngines:
             self._engines[credentials] = hlapi.SnmpEngine()
         return self._engines[credentials]
 
-    def close(self) -> None:
-        """Close all sockets."""
+    async def close(self) -> None:
+        """Close all sockets, and only then the engines: an answer just received would find them gone."""
+        dispatchers = [e.transport_dispatcher for e in self._engines.values() if e.transport_dispatcher]
+        for dispatcher in dispatchers:
+            for domain in _DOMAINS:
+                with contextlib.suppress(CarrierError):  # no device is reached this way
+                    dispatcher.get_transport(domain).close_transport()
+        await asyncio.sleep(0)
         for engine in self._engines.values():
             engine.close_dispatcher()
         self._engines.clear()
+        await asyncio.sleep(0)  # sockets whose opening was cut short end in the next turn
 
 
 class PysnmpEngine:

@@ -29,8 +29,7 @@ async def shared() -> AsyncIterator[PysnmpEngines]:
     """The pysnmp engines of a test, closed at its end."""
     engines = PysnmpEngines()
     yield engines
-    engines.close()
-    await asyncio.sleep(0)  # asyncio closes transports in its next turn
+    await engines.close()
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ async def collecting(
             window_s=window_s,
             stop=stop,
             stats=stats,
-            netconf_s=2 * poll_s,
+            netconf_s=4 * poll_s,
             topology_s=3 * poll_s,
         )
     )
@@ -132,8 +132,8 @@ async def test_a_silent_device_delays_nobody(lab: LabAgents, engine: str) -> Non
     times = [sample.observed_at_ns for sample in log.samples()]
     gaps = np.diff(times) / S
     assert {sample.device for sample in log.samples()} == {"WA"}
-    assert gaps.max() < 1.7 * poll_s, gaps
-    assert gaps[1:].mean() == pytest.approx(poll_s, rel=0.15)
+    assert gaps.max() < 2 * poll_s, gaps
+    assert gaps[1:].mean() == pytest.approx(poll_s, rel=0.25)
     assert {event.device for event in log.events("device-silent")} == {"mute2", "mute3", "mute4"}
     assert len(log.events("device-silent")) == 3
     assert {name.partition("/")[0] for name in stats.silent} == {"mute2", "mute3", "mute4"}
