@@ -30,7 +30,7 @@ class LabSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sampling_ratio: int = 1  # one packet in so many is seen by the exporters
     probe_pps: float = 10.0  # per ordered pair of devices
     probe_period_s: int = 5
-    probe_octets: int = 64  # small, as routers' own probes are: what they see is waiting, hardly transmission
+    probe_octets: int = 1000  # as the traffic's mean packet, so that probes do not change the mix on a link
 
     def addressing(self, devices: int) -> Addressing:
         """The address plan; ConfigError when the base is no IPv4 address."""

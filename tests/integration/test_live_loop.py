@@ -130,7 +130,7 @@ def test_the_past_comes_out_of_the_archive_as_it_was_live(loop: Loop, tmp_path: 
 
 
 def test_a_full_broker_is_restarted_under_control(loop: Loop, lines: list[str]) -> None:
-    """At its memory cap the embedded broker is restarted; the loop goes on where it was, and alerts nobody."""
+    """At its memory cap the embedded broker is restarted; the loop goes on and alerts nobody."""
     before = loop.report()["windows_closed"]
     fired = {life.alert.fingerprint for life in loop.store.alerts()}
     assert isinstance(before, int)
