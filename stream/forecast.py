@@ -12,6 +12,7 @@ import msgspec
 
 from twin.graph import StateView
 from twin.models import DelayModel
+from twin.network import Network, Traffic
 from twin.packing import pack_magnitudes
 from twin.records import Prediction, Record, StateUpdate
 
@@ -41,7 +42,7 @@ class ForecastProcessor:
             self._keyframes[record.network] = record
         if record.version <= self.newest.get(record.network, -1):
             return []
-        prediction = predict(self.model, record, view)
+        prediction = predict(self.model, record, view.network, view.traffic)
         self.newest[record.network] = record.version
         return [prediction]
 
@@ -70,9 +71,9 @@ class ForecastProcessor:
             self._views[network].apply(keyframe)
 
 
-def predict(model: DelayModel, update: StateUpdate, view: StateView) -> Prediction:
-    """The prediction record of one state."""
-    said = model.predict(view.network, view.traffic)
+def predict(model: DelayModel, update: StateUpdate, network: Network, traffic: Traffic) -> Prediction:
+    """The prediction record of one state, which describes this network and traffic."""
+    said = model.predict(network, traffic)
     return Prediction(
         network=update.network,
         state_version=update.version,

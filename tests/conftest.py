@@ -12,15 +12,8 @@ from typing import Any
 import pytest
 
 from ndtwin.broker import EmbeddedBroker
+from ndtwin.ports import free_port
 from stream.admin import ensure_topics
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

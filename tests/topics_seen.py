@@ -7,10 +7,22 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from stream.consumer import Message, Reader, decode_message
-from twin.records import Record
+from twin.records import Record, StateUpdate
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
+
+
+def state(version: int, network: str = "net") -> StateUpdate:
+    """A state update that says nothing."""
+    return StateUpdate(
+        network=network,
+        version=version,
+        window_start_ns=0,
+        window_end_ns=1,
+        keyframe=True,
+        topology_version=1,
+    )
 
 
 def messages_in(bootstrap: str, topic: str) -> list[Message]:

@@ -24,6 +24,12 @@ RunDirOption = Annotated[
     str | None,
     typer.Option("--run-dir", help="Where inventory, secrets, archive and logs lie.", show_default="run"),
 ]
+TargetOption = Annotated[
+    str | None, typer.Option(help="Link A->B, node A or path A->B.", show_default="the fault's own choice")
+]
+MagnitudeOption = Annotated[
+    float | None, typer.Option(help="In the fault's own unit.", show_default="the fault's own")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 

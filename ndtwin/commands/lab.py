@@ -12,7 +12,9 @@ from ndtwin import logs
 from ndtwin.commands.common import (
     ConfigOption,
     JsonOption,
+    MagnitudeOption,
     RunDirOption,
+    TargetOption,
     print_json,
     say,
     settings_from,
@@ -79,12 +81,8 @@ def list_faults(
 @fault_app.command()
 def start(
     fault: Annotated[str, typer.Argument(help="A name from `ndtwin lab fault list`.")],
-    target: Annotated[
-        str | None, typer.Option(help="Link A->B, node A …", show_default="chosen by the lab")
-    ] = None,
-    magnitude: Annotated[
-        float | None, typer.Option(help="In the fault's unit.", show_default="the fault's own")
-    ] = None,
+    target: TargetOption = None,
+    magnitude: MagnitudeOption = None,
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
     as_json: JsonOption = False,

@@ -14,7 +14,9 @@ from rich.live import Live
 from ndtwin.commands.common import (
     ConfigOption,
     JsonOption,
+    MagnitudeOption,
     RunDirOption,
+    TargetOption,
     print_json,
     say,
     settings_from,
@@ -92,12 +94,8 @@ def drill(
     ],
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
-    target: Annotated[
-        str | None, typer.Option(help="Link A->B or node A.", show_default="the fault's own")
-    ] = None,
-    magnitude: Annotated[
-        float | None, typer.Option(help="In the fault's own unit.", show_default="the fault's own")
-    ] = None,
+    target: TargetOption = None,
+    magnitude: MagnitudeOption = None,
     topology: TopologyOption = None,
     window: WindowOption = None,
     as_json: JsonOption = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,10 +96,8 @@ def schemas(out: Annotated[Path, typer.Option(help="Directory to write to.")] = 
 
 def parse_time_ns(text: str, option: str) -> int:
     """ISO 8601 (no zone = UTC) or seconds since the epoch → nanoseconds; UsageError shows both forms."""
-    try:
+    if re.fullmatch(r"\d+(\.\d+)?", text):
         return round(float(text) * 1e9)
-    except ValueError:
-        pass
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

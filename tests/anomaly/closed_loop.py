@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from anomaly.processor import DivergenceProcessor
+from stream.forecast import predict
 from twin.dataset import LAB_SIZES
 from twin.models import DelayModel
 from twin.network import Floats, Network, Traffic
 from twin.packing import pack_integers, pack_magnitudes
 from twin.queueing import MG1K
-from twin.records import Alert, DelayPlane, LinkRecord, Prediction, StateUpdate, TopologyRecord
+from twin.records import Alert, DelayPlane, LinkRecord, StateUpdate, TopologyRecord
 from twin.simulator import Arrivals, Flow, PacketSizes, Poisson, Simulator
 from twin.topologies import nsfnet
 from twin.traffic import TrafficCycle, lab_scenario, path_flows
@@ -176,26 +177,6 @@ def state_update(
     )
 
 
-def prediction_of(network: Network, update: StateUpdate, reading: Reading, model: DelayModel) -> Prediction:
-    """What the predictor would say of a window."""
-    path = model.predict(network, reading.traffic)
-    return Prediction(
-        network=update.network,
-        state_version=update.version,
-        topology_version=update.topology_version,
-        window_start_ns=update.window_start_ns,
-        window_end_ns=update.window_end_ns,
-        model=model.name,
-        model_version=model.version,
-        mean_s=pack_magnitudes(path.mean_s),
-        log_width=pack_magnitudes(path.log_width),
-        jitter_s=pack_magnitudes(path.jitter_s),
-        loss=pack_magnitudes(path.loss),
-        link_utilisation=pack_magnitudes(path.link_utilisation),
-        out_of_range=path.out_of_range,
-    )
-
-
 @dataclass
 class Loop:
     """World, twin and detector, one window at a time."""
@@ -216,7 +197,7 @@ class Loop:
         if without_flows_of:
             reading = _without_flows(reading, network, network.node_index[without_flows_of])
         update = state_update(network, version, reading, quality=quality)
-        prediction = prediction_of(network, update, reading, self.model)
+        prediction = predict(self.model, update, network, reading.traffic)
         records = [*self.processor.on_record(update), *self.processor.on_record(prediction)]
         return [record for record in records if isinstance(record, Alert)]
 

@@ -12,26 +12,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from topics_seen import state
 
 from ndtwin.broker import EmbeddedBroker
 from stream.admin import ensure_topics
 from stream.consumer import Message, Reader, decode_message
 from stream.publisher import Publisher
 from twin.errors import BrokerUnavailable, ConfigError
-from twin.records import StateUpdate
 
 pytestmark = pytest.mark.kafka
-
-
-def state(version: int, network: str = "net") -> StateUpdate:
-    return StateUpdate(
-        network=network,
-        version=version,
-        window_start_ns=0,
-        window_end_ns=1,
-        keyframe=True,
-        topology_version=1,
-    )
 
 
 def test_a_broker_is_ready_within_five_seconds_and_stops_without_a_trace(tmp_path: Path, port: int) -> None:

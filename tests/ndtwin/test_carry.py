@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from strategies import Ring, S, event_time_ns
-from topics_seen import messages_in, records_in, wait_for
+from topics_seen import messages_in, records_in, state, wait_for
 
 from ndtwin.broker import EmbeddedBroker
 from ndtwin.carry import CARRIED, carry_over
@@ -29,17 +29,6 @@ from twin.records import Alert, DeviceSample, DeviceTopology, NetworkEvent, Reco
 
 pytestmark = pytest.mark.kafka
 WORKER = Path(__file__).parents[1] / "stream" / "stream_worker.py"
-
-
-def state(version: int, network: str = "net") -> StateUpdate:
-    return StateUpdate(
-        network=network,
-        version=version,
-        window_start_ns=0,
-        window_end_ns=1,
-        keyframe=True,
-        topology_version=1,
-    )
 
 
 def topology(device: str, at_ns: int) -> DeviceTopology:
