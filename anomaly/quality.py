@@ -46,6 +46,7 @@ EFFECTS: dict[str, Effect] = {
 }
 
 
+COLLECTORS = "the collectors"
 WARMING_UP = "warming-up"  # the network's first window: it began before its sources were known
 
 
@@ -82,6 +83,8 @@ def telemetry_findings(network: Network, quality: tuple[str, ...]) -> list[Findi
         kind, _, node = flag.partition(":")
         if kind in EFFECTS and EFFECTS[kind].told and node in network.node_index:
             told.setdefault(node, []).append((kind, EFFECTS[kind].told))
+    if len(told) == len(network.nodes) > 1:  # devices do not all fail at once; whoever asks them does
+        return [_finding(COLLECTORS, [("no-telemetry", "bring nothing from any device")])]
     return [_finding(node, reasons) for node, reasons in sorted(told.items())]
 
 

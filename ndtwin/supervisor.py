@@ -1,8 +1,8 @@
 """What `ndtwin up` does: start everything on one machine, watch it, restart what dies, stop it cleanly.
 
 Start order: broker → topics → lab (until its inventory is there) → collect, stream, twin, detect, archive,
-serve. The services stop in the same order, producers first, so that the archive takes what they left; then
-the lab, then the broker.
+serve. The services stop together, but the archive after the others, so that it takes what they left; then the
+lab, then the broker.
 
 The embedded broker keeps every record in memory. When it grows past its cap the supervisor stops the
 services, carries over what consumers need to go on (:mod:`ndtwin.carry`), restarts the broker and starts the
@@ -107,6 +107,7 @@ class Supervisor:
 
     def _restart_broker(self, *, carry: bool) -> None:
         assert self.broker is not None
+        began_s = time.monotonic()
         self._stop_services()
         kept = carry_over(self.settings.bootstrap) if carry else None
         self.broker.stop()
@@ -117,16 +118,22 @@ class Supervisor:
             kept.write(self.settings.bootstrap)
         for child in self._services():
             child.start()
-        self._note("broker and services run again")
+        self._note(f"broker and services run again after {time.monotonic() - began_s:.1f} s")
 
     def _services(self) -> list[Child]:
         """Everything that talks to Kafka, in start order; the lab talks to nobody and goes on."""
         return [child for name, child in self.children.items() if name != "lab"]
 
     def _stop_services(self) -> None:
-        """Producers first, so that the archive takes what they left."""
-        for child in self._services():
+        """All at once, but the archive last, so that it takes what the others left."""
+        services = self._services()
+        self._stop_together([child for child in services if child.name != "archive"])
+        self._stop_together([child for child in services if child.name == "archive"])
+
+    def _stop_together(self, children: list[Child]) -> None:
+        for child in children:
             child.ask_to_stop()
+        for child in children:
             if not child.wait_stopped():
                 self._note(f"{child.name} did not stop in time and was killed")
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream import client
 from stream.codec import encode
@@ -105,6 +105,12 @@ class Publisher:
             except BufferError:
                 self.counts.waits += 1
                 self._producer.poll(_WAIT_S)
+            except KafkaException as error:  # what librdkafka knows already that the broker would say
+                self._log_once("message refused", error.args[0], topic=topic)
+                if error.args[0].code() != KafkaError._UNKNOWN_TOPIC:
+                    self.counts.refused += 1
+                    break
+                self._producer.poll(_WAIT_S)  # a broker that came back empty gets its topics in a moment
         self.counts.accepted += 1
         self._producer.poll(0)
 

@@ -65,6 +65,15 @@ def test_every_told_effect_names_the_device(scene: tuple[Network, Traffic]) -> N
     assert telemetry_findings(network, ("flows-lost:GA", "late:4", "capacity-unknown:2")) == []
 
 
+def test_a_whole_network_that_falls_silent_is_the_collectors_fault(scene: tuple[Network, Traffic]) -> None:
+    """One finding about the collectors, not one for every device; a single device that talks changes that."""
+    network, _ = scene
+    silent = tuple(f"silent:{node}" for node in network.nodes)
+    (finding,) = telemetry_findings(network, silent)
+    assert finding.suspects[0].hypothesis == "no-telemetry"
+    assert len(telemetry_findings(network, silent[1:])) == len(network.nodes) - 1
+
+
 def test_the_residual_is_nan_where_nothing_can_be_compared(scene: tuple[Network, Traffic]) -> None:
     """Too few packets, no measurement, or distrust: NaN; elsewhere ln(measured / comparable)."""
     network, traffic = scene
