@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from closed_loop import FIRST_VERSION, WINDOW_NS, World, lab_world, link_delay, prediction_of, state_update
+from closed_loop import FIRST_VERSION, WINDOW_NS, World, lab_world, link_delay, state_update
 
 from anomaly.processor import DetectorSettings, DivergenceProcessor
+from stream.forecast import predict
 from twin.errors import DecodeError
 from twin.packing import pack_integers
 from twin.queueing import MG1K
@@ -25,7 +26,7 @@ def _records(world: World) -> list[tuple[StateUpdate, Prediction]]:
     for version in range(FIRST_VERSION, FIRST_VERSION + WINDOWS):
         reading = world.step()
         update = state_update(world.network, version, reading)
-        pairs.append((update, prediction_of(world.network, update, reading, MG1K())))
+        pairs.append((update, predict(MG1K(), update, world.network, reading.traffic)))
     return pairs
 
 

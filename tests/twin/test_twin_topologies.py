@@ -215,7 +215,8 @@ def test_layout_of_a_bare_topology_fills_the_square() -> None:
 @pytest.mark.data
 def test_every_network_of_the_topology_zoo_is_read(tmp_path: Path) -> None:
     """All 276 files of the Internet Topology Zoo become networks in which every pair has a route."""
-    archive = Path(os.environ.get("NDTWIN_DATA", "")) / "topology-zoo" / "graphml.tar.gz"
+    beside = Path(__file__).parents[3] / "shared" / "data"  # beside a developer's checkout
+    archive = Path(os.environ.get("NDTWIN_DATA", beside)) / "topology-zoo" / "graphml.tar.gz"
     if not archive.is_file():
         pytest.skip(f"{archive} is not there: set NDTWIN_DATA to the folder of the public data sets")
     with tarfile.open(archive) as tar:
