@@ -15,18 +15,22 @@ import numpy as np
 
 from twin.errors import TopologyError
 from twin.network import Floats, Network, Traffic
+from twin.scheduling import CLASSES
 
 DEFAULT_PACKET_BITS = 8_000.0  # 1,000 octets: what a packet is taken to be in a network where nothing flows
 
 
 @dataclass(frozen=True)
 class PathPrediction:
-    """What a model expects in one window. Arrays are finite float64; a path without a route holds zeros."""
+    """What a model expects in one window. Arrays are finite float64; a flow without a route holds zeros.
 
-    mean_s: Floats  # [P] mean one-way delay of the path's own packets
-    jitter_s: Floats  # [P] standard deviation of that delay
-    loss: Floats  # [P] share of packets lost on the way
-    log_width: Floats  # [P] the interval is mean·exp(±log_width)
+    Where the traffic names no paths, flow k is path k: F = P.
+    """
+
+    mean_s: Floats  # [F] mean one-way delay of the flow's own packets
+    jitter_s: Floats  # [F] standard deviation of that delay
+    loss: Floats  # [F] share of packets lost on the way
+    log_width: Floats  # [F] the interval is mean·exp(±log_width)
     link_utilisation: Floats  # [L] carried load ÷ capacity
     out_of_range: tuple[str, ...] = ()  # why this state lies outside what the model has seen
 
@@ -50,18 +54,40 @@ class DelayModel(Protocol):
 
 
 def path_packet_bits(traffic: Traffic) -> Floats:
-    """Mean packet size of every path, [P]; where nothing flows, the mean of all traffic stands in."""
+    """Mean packet size of every flow, [F]; where nothing flows, the mean of all traffic stands in."""
     packets = traffic.pps.sum()
     overall = traffic.bps.sum() / packets if packets > 0 else DEFAULT_PACKET_BITS
     return np.where(traffic.mean_packet_bits > 0, traffic.mean_packet_bits, overall)
 
 
 def check_traffic(network: Network, traffic: Traffic) -> None:
-    """TopologyError when the traffic matrix does not fit the network or holds what no traffic can be."""
-    for name, values in (("bps", traffic.bps), ("pps", traffic.pps)):
-        if values.shape != (network.path_count,):
-            raise TopologyError(
-                f"traffic {name} has shape {values.shape}: {network.path_count} paths are needed"
-            )
+    """TopologyError when the flows do not fit the network or hold what no traffic can be."""
+    flows = network.path_count if traffic.path is None else len(traffic.path)
+    for name, values in _arrays(traffic):
+        if values.shape != (flows,):
+            raise TopologyError(f"traffic {name} has shape {values.shape}: {flows} flows are needed")
         if not np.isfinite(values).all() or (values < 0).any():
-            raise TopologyError(f"traffic {name} holds negative or non-finite rates: check the flow records")
+            worst = int(np.flatnonzero(~np.isfinite(values) | (values < 0))[0])
+            raise TopologyError(
+                f"traffic {name} of flow {worst} is {values[worst]}: give zero or a positive number"
+            )
+    if traffic.path is not None and traffic.path.max(initial=0) >= network.path_count:
+        raise TopologyError(f"a flow takes path {traffic.path.max()}: this network has {network.path_count}")
+    if traffic.service_class is not None and traffic.service_class.max(initial=0) >= CLASSES:
+        raise TopologyError(f"class of service {traffic.service_class.max()}: there are {CLASSES}, from 0")
+
+
+def _arrays(traffic: Traffic) -> list[tuple[str, Floats]]:
+    """The arrays that are given, by name."""
+    vary = traffic.variability
+    arrays = {
+        "bps": traffic.bps,
+        "pps": traffic.pps,
+        "path": traffic.path,
+        "service_class": traffic.service_class,
+        "size_scv": traffic.size_scv,
+        "gap_scv": vary and vary.gap_scv,
+        "rate_scv": vary and vary.rate_scv,
+        "rate_time_s": vary and vary.rate_time_s,
+    }
+    return [(name, values) for name, values in arrays.items() if values is not None]

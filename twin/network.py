@@ -3,12 +3,16 @@
 Order is meaning here. Nodes are sorted by name; links keep the order given; path k runs over
 (source, destination) row-major without the diagonal, so k = s·(N − 1) + d − (d > s). Paths are stored as CSR:
 the links of path k are ``links[offsets[k]:offsets[k + 1]]`` from source to destination; an empty range means
-that there is no route (or a loop, which forwards nothing).
+that there is no route (or a loop, which forwards nothing). A network whose forwarding does not follow
+destinations (label-switched paths, a data set that tells paths only) brings its ``routes``, in any order.
+
+Every link feeds from one queue or several (:mod:`twin.scheduling`); queues are numbered link after link. A
+*flow* is what one path carries of one class of service; where only paths are known, flow k is path k.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from twin.errors import TopologyError
+from twin.scheduling import CLASSES, FIFO, Scheduling
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -23,7 +28,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Link:
-    """A directed link and the FIFO queue that feeds it; ``buffer_packets`` includes the one in service."""
+    """A directed link and the queues that feed it; a queue's buffer includes the packet in service.
+
+    The buffer is counted in packets unless ``buffer_bits`` is given.
+    """
 
     source: str
     target: str
@@ -33,6 +41,8 @@ class Link:
     source_interface: str = ""
     target_interface: str = ""
     up: bool = True
+    scheduling: Scheduling = FIFO
+    buffer_bits: float = 0.0
 
     @property
     def name(self) -> str:
@@ -61,6 +71,13 @@ class Paths:
         """The path every hop belongs to, [H]."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
+    def select(self, chosen: Ints) -> Paths:
+        """The paths ``chosen`` [F], in that order; one may be chosen more than once."""
+        lengths = self.lengths[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Paths(links=self.links[np.repeat(self.offsets[chosen], lengths) + step], offsets=offsets)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -69,6 +86,7 @@ class Network:
     nodes: tuple[str, ...]
     links: tuple[Link, ...]
     next_link: NDArray[np.int16] = field(repr=False)  # [N, N] link leaving i towards j, −1 none
+    routes: Paths | None = field(default=None, repr=False)  # instead of what follows from next_link
 
     def __post_init__(self) -> None:
         if list(self.nodes) != sorted(set(self.nodes)):
@@ -81,14 +99,20 @@ class Network:
                 raise TopologyError(
                     f"link {link.name} has capacity {link.capacity_bps} bit/s: give a positive one"
                 )
+            if not (np.isfinite(link.buffer_bits) and link.buffer_bits >= 0 and link.buffer_packets > 0):
+                raise TopologyError(
+                    f"link {link.name} has a buffer of {link.buffer_packets} packets, {link.buffer_bits} bit: "
+                    "give a positive one"
+                )
         n = len(self.nodes)
         if self.next_link.shape != (n, n):
             raise TopologyError(f"next_link has shape {self.next_link.shape}, {n} nodes need ({n}, {n})")
 
     @property
     def path_count(self) -> int:
-        """N·(N − 1)."""
-        return len(self.nodes) * (len(self.nodes) - 1)
+        """N·(N − 1), or the number of ``routes``."""
+        n = len(self.nodes)
+        return n * (n - 1) if self.routes is None else len(self.routes.offsets) - 1
 
     @cached_property
     def node_index(self) -> dict[str, int]:
@@ -131,6 +155,42 @@ class Network:
         """[L]."""
         return np.array([link.buffer_packets for link in self.links], dtype=np.int64)
 
+    @cached_property
+    def buffer_bits(self) -> Floats:
+        """[L]; 0 where the buffer is counted in packets."""
+        return np.array([link.buffer_bits for link in self.links], dtype=np.float64)
+
+    @cached_property
+    def policy(self) -> Ints:
+        """Code of every link's policy, [L]: its place in twin.scheduling.POLICIES."""
+        return np.array([link.scheduling.code for link in self.links], dtype=np.int64)
+
+    @cached_property
+    def queue_offsets(self) -> Ints:
+        """The queues of link l are ``range(queue_offsets[l], queue_offsets[l + 1])``, [L + 1]."""
+        return np.cumsum([0, *(len(link.scheduling.weights) for link in self.links)], dtype=np.int64)
+
+    @cached_property
+    def queue_link(self) -> Ints:
+        """The link that every queue feeds, [Q]."""
+        return np.repeat(np.arange(len(self.links)), np.diff(self.queue_offsets))
+
+    @cached_property
+    def queue_rank(self) -> Ints:
+        """Place of every queue at its link, 0 = highest priority, [Q]."""
+        return np.arange(len(self.queue_link)) - self.queue_offsets[:-1][self.queue_link]
+
+    @cached_property
+    def queue_share(self) -> Floats:
+        """Weight of every queue ÷ sum of its link's weights, [Q]."""
+        return np.array([share for link in self.links for share in link.scheduling.shares], dtype=np.float64)
+
+    @cached_property
+    def queue_of_class(self) -> Ints:
+        """The queue that takes a class at a link, [L, CLASSES]."""
+        own = np.array([link.scheduling.queue_of_class for link in self.links], dtype=np.int64)
+        return own.reshape(-1, CLASSES) + self.queue_offsets[:-1, None]
+
     def path_index(self, source: str, destination: str) -> int:
         """Canonical index of a path; TopologyError when a node is unknown or both are one."""
         try:
@@ -158,7 +218,9 @@ class Network:
 
     @cached_property
     def paths(self) -> Paths:
-        """Every path, by following the next hops; links that are down forward nothing."""
+        """Every path, by following the next hops (links that are down forward nothing), or the ``routes``."""
+        if self.routes is not None:
+            return self.routes
         up = np.array([link.up for link in self.links], dtype=np.bool_)
         links, offsets = _walk(self.next_link.astype(np.int64), self.target_index, up)
         return Paths(links=links, offsets=offsets)
@@ -171,16 +233,52 @@ def canonical_ends(nodes: int) -> tuple[Ints, Ints]:
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """The traffic matrix of one window over canonical paths."""
+class Variability:
+    """How the arrivals of every flow vary within a window, beyond what its mean rate tells, [F] each.
 
-    bps: Floats  # [P]
-    pps: Floats  # [P]
+    Telemetry tells none of it; calibration, an operator or a data set may know.
+    """
+
+    gap_scv: Floats  # squared variation of the gaps while the rate stands still: 1 Poisson, 0 CBR
+    rate_scv: Floats  # squared variation of the rate: 0 Poisson and CBR, off/on for on-off
+    rate_time_s: Floats  # how long the rate remembers (its correlation time)
+
+    @classmethod
+    def poisson(cls, flows: int) -> Variability:
+        """What is assumed where nothing is known."""
+        return cls(np.ones(flows), np.zeros(flows), np.zeros(flows))
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The traffic of one window, flow by flow. What is None is not known or the default."""
+
+    bps: Floats  # [F]
+    pps: Floats  # [F]
+    path: Ints | None = None  # [F] index of the flow's path; None: flow k is path k
+    service_class: Ints | None = None  # [F] 0 … CLASSES − 1; None: all of class 0
+    size_scv: Floats | None = None  # [F] squared variation of packet sizes; None: a model's own default
+    variability: Variability | None = None  # None: Poisson
 
     @cached_property
     def mean_packet_bits(self) -> Floats:
-        """[P]; 0 where nothing flows."""
+        """[F]; 0 where nothing flows."""
         return np.divide(self.bps, self.pps, out=np.zeros_like(self.bps), where=self.pps > 0)
+
+    def hops(self, network: Network) -> Paths:
+        """The links of every flow, [F]."""
+        return network.paths if self.path is None else network.paths.select(self.path)
+
+    def hop_queues(self, network: Network) -> Ints:
+        """The queue of every hop of every flow, [H]."""
+        hops = self.hops(network)
+        if self.service_class is None:
+            return network.queue_of_class[hops.links, 0]
+        return network.queue_of_class[hops.links, self.service_class[hops.hop_path]]
+
+    def scaled(self, factor: float) -> Traffic:
+        """The same flows at so many times the rate."""
+        return replace(self, bps=self.bps * factor, pps=self.pps * factor)
 
 
 @njit(cache=True)

@@ -69,7 +69,7 @@ def what_if(
             _check(f"weight of {name}", weight)
             cost[links_named(network, name)] = weight
         then = replace(then, next_link=reroute(then, cost))
-    demand = Traffic(bps=traffic.bps * traffic_scale, pps=traffic.pps * traffic_scale)
+    demand = traffic.scaled(traffic_scale)
     before, after = model.predict(network, traffic), model.predict(then, demand)
     had, has = network.paths.lengths > 0, then.paths.lengths > 0
     return WhatIfResult(

@@ -189,7 +189,7 @@ def test_units_do_not_matter() -> None:
 def test_bad_traffic_is_refused_in_one_line() -> None:
     """A matrix of the wrong size, or with a negative or missing rate, is named for what it is."""
     network = line(2)
-    with pytest.raises(TopologyError, match="6 paths are needed"):
+    with pytest.raises(TopologyError, match="6 flows are needed"):
         MG1K().predict(network, Traffic(bps=np.zeros(5), pps=np.zeros(5)))
     for bad in (-1.0, np.nan):
         with pytest.raises(TopologyError, match="negative or non-finite"):
