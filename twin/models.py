@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from twin.errors import TopologyError
-from twin.network import Floats, Network, Traffic
+from twin.network import Floats, Ints, Network, Traffic
 from twin.scheduling import CLASSES
 
 DEFAULT_PACKET_BITS = 8_000.0  # 1,000 octets: what a packet is taken to be in a network where nothing flows
@@ -77,17 +77,17 @@ def check_traffic(network: Network, traffic: Traffic) -> None:
         raise TopologyError(f"class of service {traffic.service_class.max()}: there are {CLASSES}, from 0")
 
 
-def _arrays(traffic: Traffic) -> list[tuple[str, Floats]]:
+def _arrays(traffic: Traffic) -> list[tuple[str, Floats | Ints]]:
     """The arrays that are given, by name."""
     vary = traffic.variability
-    arrays = {
+    arrays: dict[str, Floats | Ints | None] = {
         "bps": traffic.bps,
         "pps": traffic.pps,
         "path": traffic.path,
         "service_class": traffic.service_class,
         "size_scv": traffic.size_scv,
-        "gap_scv": vary and vary.gap_scv,
-        "rate_scv": vary and vary.rate_scv,
-        "rate_time_s": vary and vary.rate_time_s,
+        "gap_scv": None if vary is None else vary.gap_scv,
+        "rate_scv": None if vary is None else vary.rate_scv,
+        "rate_time_s": None if vary is None else vary.rate_time_s,
     }
     return [(name, values) for name, values in arrays.items() if values is not None]

@@ -101,8 +101,8 @@ class Network:
                 )
             if not (np.isfinite(link.buffer_bits) and link.buffer_bits >= 0 and link.buffer_packets > 0):
                 raise TopologyError(
-                    f"link {link.name} has a buffer of {link.buffer_packets} packets, {link.buffer_bits} bit: "
-                    "give a positive one"
+                    f"link {link.name} has a buffer of {link.buffer_packets} packets, {link.buffer_bits} bit:"
+                    " give a positive one"
                 )
         n = len(self.nodes)
         if self.next_link.shape != (n, n):
@@ -273,8 +273,8 @@ class Traffic:
         """The queue of every hop of every flow, [H]."""
         hops = self.hops(network)
         if self.service_class is None:
-            return network.queue_of_class[hops.links, 0]
-        return network.queue_of_class[hops.links, self.service_class[hops.hop_path]]
+            return np.asarray(network.queue_of_class[hops.links, 0])
+        return np.asarray(network.queue_of_class[hops.links, self.service_class[hops.hop_path]])
 
     def scaled(self, factor: float) -> Traffic:
         """The same flows at so many times the rate."""

@@ -1,7 +1,8 @@
 """How the queues of a link share it: FIFO, strict priority, weighted fair queueing, deficit round robin.
 
 A packet carries a class of service, 0 … CLASSES − 1 (RFC 2474 calls it a behaviour aggregate); a link sends
-every class to one of its queues. Queue 0 has the highest priority. Every queue has the link's buffer of its own.
+every class to one of its queues. Queue 0 has the highest priority. Every queue has a buffer as large as the
+link's.
 """
 
 from __future__ import annotations
