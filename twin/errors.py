@@ -4,6 +4,7 @@
     ├── UsageError            what the operator asked for or wrote down is wrong      (exit code 2)
     │   ├── ConfigError       the configuration file or an environment variable
     │   ├── InventoryError    the inventory file
+    │   ├── DataError         a data set's file is damaged or not what it claims
     │   └── TopologyError     a topology, routing or traffic that cannot be (twin, lab)
     ├── PeerError             a device, broker or database did not do its part         (exit code 1)
     │   ├── BrokerUnavailable the Kafka broker cannot be reached
@@ -34,6 +35,10 @@ class ConfigError(UsageError):
 
 class InventoryError(UsageError):
     """The inventory is wrong."""
+
+
+class DataError(UsageError):
+    """A data set's file is damaged or not what it claims."""
 
 
 class TopologyError(UsageError):
