@@ -1,30 +1,34 @@
-"""A packet-level simulator of a network of FIFO queues, resumable, steered while it runs.
+"""A packet-level simulator of a network of queues, resumable, steered while it runs.
 
 ``advance(until_s)`` plays the network up to that time and may be called again and again: how the way is cut
 into steps changes nothing, bit for bit. It releases the GIL; change rates, links and routes between two
 calls, from the same thread.
 
-What is modelled: output queues with tail drop, transmission, propagation (plus extra delay), and forwarding
-along the next hop that is in force when the packet reaches a node. What is not: processing time other than
-``set_node_delay``, input queues, fragmentation, feedback (TCP). A packet counts on a link when it reaches the
-far end, so a counter never runs faster than the line. Theory and invariants of the event loop:
-:mod:`twin.simulator_core`.
+What is modelled: output queues with tail drop that share a link as :mod:`twin.scheduling` says (FIFO, SP, WFQ,
+DRR), transmission, propagation (plus extra delay), and forwarding along the next hop that is in force when the
+packet reaches a node. What is not: processing time other than ``set_node_delay``, input queues, fragmentation,
+feedback (TCP). A packet counts on a link when it reaches the far end, so a counter never runs faster than the
+line. Theory and invariants of the event loop: :mod:`twin.simulator_core`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twin import simulator_arrivals as arrivals
 from twin import simulator_core as core
 from twin.errors import TopologyError
 from twin.network import Floats, Ints, Network
+from twin.simulator_build import build_state
+from twin.simulator_records import PACKET
 from twin.workload import (
     Arrivals,
+    Autocorrelated,
     Cbr,
     Flow,
     Mmpp,
@@ -32,12 +36,14 @@ from twin.workload import (
     OnOff,
     PacketSizes,
     Poisson,
+    Trace,
     check_not_negative,
     check_positive,
 )
 
 __all__ = [
     "Arrivals",
+    "Autocorrelated",
     "Cbr",
     "Flow",
     "FlowDelays",
@@ -47,9 +53,8 @@ __all__ = [
     "PacketSizes",
     "Poisson",
     "Simulator",
+    "Trace",
 ]
-
-FIRST_RING = 32  # slots a link starts with; doubled whenever it is full
 
 
 @dataclass(frozen=True)
@@ -63,18 +68,35 @@ class FlowDelays:
     std_s: Floats
 
 
+@dataclass(frozen=True)
+class QueueTotals:
+    """What every queue has seen since time 0, [Q] each."""
+
+    arrivals: Ints  # packets taken in or dropped
+    drops: Ints
+    bits: Ints  # of packets whose service has begun
+    packet_seconds: Floats  # integral over time of the packets it holds, the one in service included
+    bit_seconds: Floats
+
+    def since(self, earlier: QueueTotals) -> QueueTotals:
+        """What was added after ``earlier``."""
+        return QueueTotals(*(getattr(self, part.name) - getattr(earlier, part.name) for part in fields(self)))
+
+
 class Simulator:
     """See the module's docstring. Indices: flows as given, links and nodes as in the network."""
 
-    def __init__(self, network: Network, flows: Sequence[Flow], *, seed: int) -> None:
+    def __init__(
+        self, network: Network, flows: Sequence[Flow], *, seed: int, percentiles: bool = False
+    ) -> None:
         self.network = network
         self.now_s = 0.0
         self._capacity_bps = network.capacity_bps.copy()
         self._extra_delay_s = np.zeros(len(network.links))
         self._node_delay_s = np.zeros(len(network.nodes))
-        self._pool_used = FIRST_RING * len(network.links)
-        self._state = _build_state(network, flows, seed)
-        core.start(self._state)
+        self._state = build_state(network, flows, seed, percentiles=percentiles)
+        self._pool_used = len(self._state.packets) // 2
+        arrivals.start(self._state)
         links, records = self._state.links, self._state.flows
         self.link_octets: Ints = _view(
             links, "octets"
@@ -87,6 +109,7 @@ class Simulator:
         self.delivered_packets: Ints = _view(records, "delivered_packets")
         self.delivered_octets: Ints = _view(records, "delivered_octets")
         self.lost_packets: Ints = _view(records, "lost_packets")
+        self.lost_measured: Ints = _view(records, "lost_measured")  # [F] of packets entered since ``forget``
         self.node_drops: Ints = _locked(self._state.node_drops)  # [N] no route, or hop limit reached
 
     # ------------------------------------------------------------------ time
@@ -99,12 +122,13 @@ class Simulator:
             self._widen_ring(full)
         self.now_s = float(until_s)
 
-    def _widen_ring(self, link: int) -> None:
-        """Move a link's ring to a place twice as large at the end of the pool; double the pool at need."""
-        record, packets = self._state.links[link], self._state.packets
+    def _widen_ring(self, ring: int) -> None:
+        """Move a ring to a place twice as large at the end of the pool; double the pool at need."""
+        links, packets = self._state.links, self._state.packets
+        record = links[ring] if ring < len(links) else self._state.queues[ring - len(links)]
         size = int(record["mask"]) + 1
         if self._pool_used + 2 * size > len(packets):
-            packets = np.concatenate([packets, np.zeros(len(packets) + 2 * size, dtype=core.PACKET)])
+            packets = np.concatenate([packets, np.zeros(len(packets) + 2 * size, dtype=PACKET)])
             self._state = self._state._replace(packets=packets)
         held = np.arange(record["head"], record["tail"])
         packets[self._pool_used + held % (2 * size)] = packets[record["offset"] + held % size]
@@ -128,7 +152,7 @@ class Simulator:
     def _set_rates(self, first: int, pps: Floats) -> None:
         if not (np.isfinite(pps).all() and (pps >= 0).all()):
             raise TopologyError("a flow's rate is NaN, infinite or negative: give zero or more packets/s")
-        core.set_rates(self._state, first, pps, self.now_s)
+        arrivals.set_rates(self._state, first, pps, self.now_s)
 
     def set_link(
         self,
@@ -149,7 +173,7 @@ class Simulator:
         if up is not None:
             self._state.links[link]["up"] = up
             if not up:
-                core.empty_link(self._state, link)
+                core.empty_link(self._state, link, self.now_s)
 
     def set_node_delay(self, node: int, delay_s: float) -> None:
         """Make a node slow: all packets it sends on, its own included, take so much longer to the next."""
@@ -211,6 +235,42 @@ class Simulator:
         flows["count"] = 0
         return delays
 
+    def forget(self) -> None:
+        """Begin anew with figures of delay, percentiles and ``lost_measured``: for packets that enter from now.
+
+        Counters go on.
+        """
+        self._state.measured_from[0] = self.now_s
+        self._state.flows["count"] = 0
+        self._state.flows["lost_measured"] = 0
+        self._state.histogram[:] = 0
+
+    def queue_totals(self) -> QueueTotals:
+        """What the queues have seen; take the difference of two for a window."""
+        queues = self._state.queues
+        packet_seconds, bit_seconds = np.empty(len(queues)), np.empty(len(queues))
+        core.occupancy(self._state, self.now_s, packet_seconds, bit_seconds)
+        counted = (queues[name].copy() for name in ("arrivals", "drops", "bits"))
+        return QueueTotals(*counted, packet_seconds, bit_seconds)
+
+    def percentiles_s(self, percents: Sequence[float]) -> Floats:
+        """Percentiles of delay since time 0 or ``forget``, [F, percents]; 0 where nothing was delivered.
+
+        From histograms with bins 1 % wide, within which delays are taken to be even.
+        """
+        counts = self._state.histogram
+        if not counts.shape[0]:
+            raise TopologyError("percentiles were not asked for: make the simulator with percentiles=True")
+        ends = np.cumsum(counts, axis=1)
+        wanted = ends[:, -1:] * np.asarray(percents, dtype=np.float64) / 100
+        place = np.stack([(ends < column[:, None]).sum(axis=1) for column in wanted.T], axis=1)
+        place = np.minimum(place, counts.shape[1] - 1)
+        inside = np.take_along_axis(counts, place, axis=1)
+        before = np.take_along_axis(ends, place, axis=1) - inside
+        share = (wanted - before) / np.maximum(inside, 1)
+        delay = self._state.shortest_delay * np.exp(core.BIN_WIDTH * (place + share))
+        return np.where(ends[:, -1:] > 0, delay, 0.0)
+
 
 def _view(records: NDArray[np.void], field: str) -> Ints:
     return _locked(records[field])
@@ -220,88 +280,3 @@ def _locked(array: Ints) -> Ints:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _build_state(network: Network, flows: Sequence[Flow], seed: int) -> core.State:
-    sizes = list(dict.fromkeys(flow.sizes for flow in flows))
-    link_times, link_ids = _tree(len(network.links))
-    flow_times, flow_ids = _tree(len(flows))
-    return core.State(
-        packets=np.zeros(2 * FIRST_RING * max(1, len(network.links)), dtype=core.PACKET),
-        links=_link_records(network),
-        flows=_flow_records(network, flows, sizes, seed),
-        next_link=_checked_routes(network),
-        node_drops=np.zeros(len(network.nodes), dtype=np.int64),
-        link_times=link_times,
-        link_ids=link_ids,
-        flow_times=flow_times,
-        flow_ids=flow_ids,
-        size_bits=np.array([bits for table in sizes for bits in table.bits], dtype=np.int32),
-        size_cumulative=np.concatenate([[], *(np.cumsum(table.probabilities) for table in sizes)]),
-    )
-
-
-def _tree(leaves: int) -> tuple[Floats, NDArray[np.int32]]:
-    """An empty tournament: infinity everywhere, leaf i at width + i."""
-    width = 1 << max(1, (leaves - 1).bit_length())
-    ids = np.zeros(2 * width, dtype=np.int32)
-    ids[width:] = np.arange(width)
-    return np.full(2 * width, np.inf), ids
-
-
-def _link_records(network: Network) -> NDArray[np.void]:
-    links = np.zeros(len(network.links), dtype=core.LINK)
-    for index, link in enumerate(network.links):
-        check_not_negative(f"propagation delay of link {link.name}", link.propagation_delay_s, "s")
-        check_positive(f"buffer of link {link.name}", link.buffer_packets, "packets")
-        links[index]["up"] = link.up
-    links["seconds_per_bit"] = 1.0 / network.capacity_bps
-    links["latency"] = network.propagation_delay_s
-    links["offset"] = FIRST_RING * np.arange(len(links))
-    links["mask"] = FIRST_RING - 1
-    links["buffer"] = network.buffer_packets
-    links["target"] = network.target_index
-    return links
-
-
-def _checked_routes(network: Network) -> NDArray[np.int16]:
-    """A copy of the next links, each of which must leave its node."""
-    routes = network.next_link.astype(np.int16)
-    if routes.size and (routes.min() < -1 or routes.max() >= len(network.links)):
-        raise TopologyError(
-            "next_link names a link that does not exist: use link indices, or -1 for no route"
-        )
-    node, destination = np.nonzero(routes >= 0)
-    wrong = np.flatnonzero(network.source_index[routes[node, destination]] != node)
-    if wrong.size:
-        raise TopologyError(f"next_link of {network.nodes[node[wrong[0]]]} is a link that does not leave it")
-    return routes
-
-
-def _flow_records(
-    network: Network, flows: Sequence[Flow], sizes: list[PacketSizes], seed: int
-) -> NDArray[np.void]:
-    records = np.zeros(len(flows), dtype=core.FLOW)
-    starts = np.concatenate([[0], np.cumsum([len(table.bits) for table in sizes])]).astype(int)
-    rows = {table: (starts[i], starts[i + 1]) for i, table in enumerate(sizes)}
-    for record, flow in zip(records, flows, strict=True):
-        if not (0 <= flow.source < len(network.nodes) and 0 <= flow.destination < len(network.nodes)):
-            raise TopologyError(f"flow {flow.source}->{flow.destination} has an end outside the network")
-        modulation = flow.arrivals.modulation
-        record["pps"] = flow.pps
-        record["source"], record["destination"] = flow.source, flow.destination
-        record["constant_gaps"] = flow.arrivals.constant_gaps
-        record["modulation"] = modulation.kind
-        record["levels"], record["stays"], record["sigma"] = (
-            modulation.levels,
-            modulation.stays_s,
-            modulation.sigma,
-        )
-        record["exponential_sizes"] = flow.sizes.exponential
-        record["size_from"], record["size_to"] = rows[flow.sizes]
-    if seed < 0:
-        raise TopologyError(f"seed is {seed}: give zero or a positive number")
-    records["random"] = np.random.SeedSequence(seed).generate_state(max(1, len(flows)), np.uint64)[
-        : len(flows)
-    ]
-    return records

@@ -1,217 +1,60 @@
 """The event loop of the packet simulator, compiled.
 
-Theory ------ One event per packet-hop. A FIFO queue needs no event for the end of a service: a packet that
-arrives at t leaves at d = max(t, d') + bits / C, where d' is the departure of the packet before it (Lindley,
-1952), and reaches the next node at a = max(a', d + latency). The queue holds the packets whose departure lies
-in the future, so a ring of them with a lazily moved pointer ``served`` gives the occupancy that the tail drop
-needs.
+Theory
+------
+One event per packet-hop where a link has one queue. A FIFO queue needs no event for the end of a service: a
+packet that arrives at t leaves at d = max(t, d') + bits / C, where d' is the departure of the packet before it
+(Lindley, 1952), and reaches the next node at a = max(a', d + latency). The queue holds the packets whose
+departure lies in the future, so a ring of them with a lazily moved pointer ``served`` gives the occupancy that
+the tail drop needs.
 
-Packets leave a link in the order they entered it. So the future event list holds not packets but *links*
-(each with its next arrival) and *flows* (each with its next packet or change of level): two tournament trees,
-updated in log2(links) and log2(flows) steps, instead of one heap over all packets on the way.
+Where a link has several queues, the end of a service must choose, so it is an event while packets wait. But
+a packet's departure and arrival are known as soon as its service begins: then it moves from its queue to the
+link's ring, which holds what is in service or on the wire, as before.
+
+Packets leave a link in the order in which they are served. So the future event list holds not packets but
+*links* (each with its next arrival or end of service) and *flows* (each with its next packet or change of
+level): two tournament trees, updated in log2(links) and log2(flows) steps, instead of one heap over all
+packets on the way.
 
 Invariants
 ----------
 - Ring of a link: ``head <= served <= tail`` are running numbers; number k lives at ``offset + (k & mask)``.
   [head, served) are on the wire, [served, tail) queue, the first of them in service; departures and arrivals
-  are sorted along the ring.
-- Leaf l of the link tree is the arrival of the head of ring l, or infinity where the ring is empty.
-- Leaf f of the flow tree is min(next_arrival, level_until). ``credit`` is what is left of the current gap at
-  ``since``, in packets: the next arrival is since + credit / (pps · level).
-- On entry every ring has a free slot: the loop returns a link's number as soon as its ring is full, and goes
-  on when called again, so that the caller can give that ring more room.
+  are sorted along the ring. A link with several queues leaves ``served`` alone: of its ring, the last packet
+  may be in service, while each queue has a ring of its own with what waits.
+- Leaf l of the link tree is the arrival of the head of ring l or, if that comes first and packets wait, the
+  end of the service in progress; infinity where there is neither. Packets wait only behind a service.
+- Leaf f of the flow tree is min(next_arrival, level_until).
+- On entry every ring has a free slot: the loop returns the number of a ring as soon as it is full (link l: l,
+  queue q: links + q), and goes on when called again, so that the caller can give that ring more room.
 - Ties go to links before flows, then to the lower number. Every flow draws from its own generator. So the
   course of events depends on neither the clock's steps nor, in one flow, on the rates of others.
 """
 
 from __future__ import annotations
 
-from math import cos, exp, log, pi, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin.compiled import event_loop
+from twin.simulator_arrivals import draw_bits, enter_level, next_gap, plan, set_leaf, spend
+from twin.simulator_records import State
+from twin.simulator_schedulers import GPS, WFQ, choose, enter_idle, stamp
 
-PACKET = np.dtype(
-    [
-        ("departs", "f8"),  # last bit leaves the queue
-        ("arrives", "f8"),  # last bit reaches the next node
-        ("entered", "f8"),  # at the source
-        ("flow", "i4"),
-        ("bits", "i4"),
-        ("destination", "i2"),
-        ("hops", "i2"),
-    ],
-    align=True,
-)
-LINK = np.dtype(
-    [
-        ("seconds_per_bit", "f8"),
-        ("latency", "f8"),  # propagation + extra delay + delay of the slow node it leaves
-        ("last_departs", "f8"),
-        ("last_arrives", "f8"),
-        ("offset", "i8"),
-        ("mask", "i8"),
-        ("head", "i8"),
-        ("served", "i8"),
-        ("tail", "i8"),
-        ("buffer", "i8"),
-        ("target", "i4"),
-        ("up", "i4"),
-        ("octets", "i8"),
-        ("packets", "i8"),
-        ("drops", "i8"),
-        ("drop_octets", "i8"),
-    ],
-    align=True,
-)
-FLOW = np.dtype(
-    [
-        ("next_arrival", "f8"),
-        ("level_until", "f8"),
-        ("since", "f8"),
-        ("credit", "f8"),
-        ("pps", "f8"),
-        ("level", "f8"),
-        ("random", "u8"),
-        ("source", "i4"),
-        ("destination", "i4"),
-        ("constant_gaps", "i4"),
-        ("modulation", "i4"),  # 0 none, 1 two states, 2 lognormal
-        ("state", "i4"),  # which of the two states
-        ("exponential_sizes", "i4"),
-        ("size_from", "i4"),  # its rows of the size table
-        ("size_to", "i4"),
-        ("levels", "f8", (2,)),
-        ("stays", "f8", (2,)),
-        ("sigma", "f8"),
-        ("sent_packets", "i8"),
-        ("sent_octets", "i8"),
-        ("delivered_packets", "i8"),
-        ("delivered_octets", "i8"),
-        ("lost_packets", "i8"),
-        ("count", "i8"),  # delays since they were last taken: around ``shift``, the first of them
-        ("shift", "f8"),
-        ("sum", "f8"),
-        ("sum_squares", "f8"),
-        ("min", "f8"),
-        ("max", "f8"),
-    ],
-    align=True,
-)
 HOP_LIMIT = 64  # the initial TTL most hosts send (RFC 1700)
 DONE = -1
-
-
-class State(NamedTuple):
-    """Everything the loop reads and writes."""
-
-    packets: NDArray[np.void]  # pool of rings
-    links: NDArray[np.void]  # [L]
-    flows: NDArray[np.void]  # [F]
-    next_link: NDArray[np.int16]  # [N, N]
-    node_drops: NDArray[np.int64]  # [N] no route, or hop limit reached
-    link_times: NDArray[np.float64]  # tournament trees: leaf i at width + i, the winner at 1
-    link_ids: NDArray[np.int32]
-    flow_times: NDArray[np.float64]
-    flow_ids: NDArray[np.int32]
-    size_bits: NDArray[np.int32]  # the flows' size tables, one after the other
-    size_cumulative: NDArray[np.float64]
+BIN_WIDTH = 0.01  # of a histogram of delays, on the logarithmic scale
 
 
 @event_loop
-def _uniform(flow: Any) -> float:
-    """(0, 1] from SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
-    flow.random = flow.random + np.uint64(0x9E3779B97F4A7C15)
-    z = flow.random
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return (float(z >> np.uint64(11)) + 1.0) * 2.0**-53
-
-
-@event_loop
-def _set_leaf(times: Any, ids: Any, leaf: int, time: float) -> None:
-    """Give a leaf its time and replay its matches, up to the first whose outcome stays the same."""
-    i = (times.shape[0] >> 1) + leaf
-    times[i] = time
-    winner = np.int32(leaf)
-    while i > 1:
-        rival = times[i ^ 1]
-        if rival < time or (rival == time and ids[i ^ 1] < winner):
-            time = rival
-            winner = ids[i ^ 1]
-        i >>= 1
-        if times[i] == time and ids[i] == winner:
-            return
-        times[i] = time
-        ids[i] = winner
-
-
-@event_loop
-def _plan(flow: Any, now: float) -> float:
-    """Set the next arrival from the credit left at ``now``; return the flow's next event."""
-    flow.since = now
-    rate = flow.pps * flow.level
-    flow.next_arrival = now + flow.credit / rate if rate > 0.0 else np.inf
-    return float(min(flow.next_arrival, flow.level_until))
-
-
-@event_loop
-def _spend(flow: Any, now: float) -> None:
-    """Bring the credit up to ``now``, before a change of rate or level."""
-    flow.credit = max(0.0, flow.credit - (now - flow.since) * flow.pps * flow.level)
-
-
-@event_loop
-def _enter_level(flow: Any, now: float) -> None:
-    """Draw how long the current state lasts and, for a lognormal, its level."""
-    if flow.modulation == 2:
-        normal = sqrt(-2.0 * log(_uniform(flow))) * cos(2.0 * pi * _uniform(flow))
-        flow.level = exp(flow.sigma * normal - 0.5 * flow.sigma * flow.sigma)
-    else:
-        flow.level = flow.levels[flow.state]
-    flow.level_until = now - flow.stays[flow.state] * log(_uniform(flow))
-
-
-@event_loop
-def start(state: State) -> None:
-    """Put every flow into a random phase of its stationary law and build both trees."""
-    for flow_id in range(state.flows.shape[0]):
-        flow = state.flows[flow_id]
-        flow.level = 1.0
-        flow.level_until = np.inf
-        if flow.modulation != 0:
-            flow.state = _uniform(flow) * (flow.stays[0] + flow.stays[1]) > flow.stays[0]
-            _enter_level(flow, 0.0)
-        flow.credit = _uniform(flow) if flow.constant_gaps else -log(_uniform(flow))
-        _set_leaf(state.flow_times, state.flow_ids, flow_id, _plan(flow, 0.0))
-
-
-@event_loop
-def _draw_bits(state: State, flow: Any) -> int:
-    first = flow.size_from
-    if flow.exponential_sizes:
-        return int(1.0 - state.size_bits[first] * log(_uniform(flow)))
-    if flow.size_to - first == 1:
-        return int(state.size_bits[first])
-    u = _uniform(flow)
-    low, high = first, flow.size_to - 1
-    while low < high:
-        middle = (low + high) >> 1
-        if u <= state.size_cumulative[middle]:
-            high = middle
-        else:
-            low = middle + 1
-    return int(state.size_bits[low])
-
-
-@event_loop
-def _deliver(flow: Any, delay: float, bits: int) -> None:
+def _deliver(state: State, flow_id: int, delay: float, bits: int, entered: float) -> None:
+    flow = state.flows[flow_id]
     flow.delivered_packets += 1
     flow.delivered_octets += (bits + 7) >> 3
+    if entered <= state.measured_from[0]:
+        return
     if flow.count == 0:
         flow.shift = delay
         flow.sum = 0.0
@@ -224,49 +67,200 @@ def _deliver(flow: Any, delay: float, bits: int) -> None:
     flow.sum_squares += apart * apart
     flow.min = min(flow.min, delay)
     flow.max = max(flow.max, delay)
+    if state.histogram.shape[0] > 0:
+        k = int(np.log(delay / state.shortest_delay[0]) / BIN_WIDTH)
+        state.histogram[flow_id, max(0, min(k, state.histogram.shape[1] - 1))] += 1
 
 
 @event_loop
-def _slot(state: State, link: Any, number: int) -> Any:
-    """Packet ``number`` of a link's ring."""
-    return state.packets[link.offset + (number & link.mask)]
+def _lose(state: State, flow_id: int, entered: float) -> None:
+    flow = state.flows[flow_id]
+    flow.lost_packets += 1
+    if entered > state.measured_from[0]:
+        flow.lost_measured += 1
 
 
 @event_loop
-def _forward(state: State, node: int, now: float, packet: tuple[int, int, int, int, float]) -> int:
-    """A packet is at a node: deliver, drop or queue it; return the link whose ring is full now, or DONE."""
-    flow_id, destination, bits, hops, entered = packet
+def _drop(state: State, link: Any, flow_id: int, bits: int, entered: float) -> None:
+    """The queue is full, or the link is down."""
+    _lose(state, flow_id, entered)
+    link.drops += 1
+    link.drop_octets += (bits + 7) >> 3
+
+
+@event_loop
+def _slot(state: State, ring: Any, number: int) -> Any:
+    """Packet ``number`` of a ring: a link's, or that of one of its queues."""
+    return state.packets[ring.offset + (number & ring.mask)]
+
+
+@event_loop
+def _forward(state: State, node: int, now: float, packet: tuple[int, int, int, int, int, float]) -> int:
+    """A packet is at a node: deliver, drop or queue it; return the ring that is full now, or DONE."""
+    flow_id, destination, bits, hops, service_class, entered = packet
     if node == destination:
-        _deliver(state.flows[flow_id], now - entered, bits)
+        _deliver(state, flow_id, now - entered, bits, entered)
         return DONE
     link_id = state.next_link[node, destination]
     if link_id < 0 or hops >= HOP_LIMIT:
-        state.flows[flow_id].lost_packets += 1
+        _lose(state, flow_id, entered)
         state.node_drops[node] += 1
         return DONE
+    if state.links[link_id].queues == 1:
+        return _enter_single(state, link_id, now, packet)
+    return _enter_one_of_several(state, link_id, now, packet)
+
+
+@event_loop
+def _enter_single(
+    state: State, link_id: int, now: float, packet: tuple[int, int, int, int, int, float]
+) -> int:
+    """A packet meets the only queue of a link: FIFO."""
     link = state.links[link_id]
     served = link.served
     while served < link.tail and _slot(state, link, served).departs <= now:
+        link.held_bits -= _slot(state, link, served).bits
         served += 1
     link.served = served
-    if link.tail - served >= link.buffer or not link.up:
-        state.flows[flow_id].lost_packets += 1
-        link.drops += 1
-        link.drop_octets += (bits + 7) >> 3
+    queue = state.queues[link.first_queue]
+    queue.arrivals += 1
+    flow_id, _, bits, _, _, entered = packet
+    inside = INSIDE
+    held = link.held_bits
+    if inside == 0 and served < link.tail:
+        held -= _slot(state, link, served).bits
+    if (
+        link.tail - served - (1 - inside) * (served < link.tail) >= link.buffer
+        or (held + bits > link.buffer_bits and not (inside == 0 and served == link.tail))
+        or not link.up
+    ):
+        queue.drops += 1
+        _drop(state, link, flow_id, bits, entered)
         return DONE
+    _begin_service(state, link, queue, max(now, link.last_departs), now, packet)
+    if link.tail - link.head == 1:
+        set_leaf(state.link_times, state.link_ids, link_id, link.last_arrives)
+    return link_id if link.tail - link.head > link.mask else DONE
+
+
+INSIDE = 1
+
+
+@event_loop
+def _begin_service(
+    state: State,
+    link: Any,
+    queue: Any,
+    begins: float,
+    came: float,
+    packet: tuple[int, int, int, int, int, float],
+) -> None:
+    """Append a packet to the link's ring: when it leaves and when it arrives is known now."""
+    flow_id, destination, bits, hops, service_class, entered = packet
     slot = _slot(state, link, link.tail)
-    slot.departs = max(now, link.last_departs) + bits * link.seconds_per_bit
+    slot.departs = begins + bits * link.seconds_per_bit
     slot.arrives = max(link.last_arrives, slot.departs + link.latency)
     slot.entered = entered
     slot.flow = flow_id
     slot.bits = bits
     slot.destination = destination
     slot.hops = hops + 1
+    slot.service_class = service_class
     link.last_departs = slot.departs
     link.last_arrives = slot.arrives
     link.tail += 1
-    if link.tail - link.head == 1:
-        _set_leaf(state.link_times, state.link_ids, link_id, slot.arrives)
+    link.held_bits += bits
+    queue.bits += bits
+    queue.packet_seconds += slot.departs - came
+    queue.bit_seconds += bits * (slot.departs - came)
+
+
+@event_loop
+def _enter_one_of_several(
+    state: State, link_id: int, now: float, packet: tuple[int, int, int, int, int, float]
+) -> int:
+    """A packet meets a link with several queues: it is served at once, waits in its queue, or is dropped."""
+    link = state.links[link_id]
+    flow_id, _, bits, _, service_class, entered = packet
+    queue_id = state.queue_of_class[link_id, service_class]
+    queue = state.queues[queue_id]
+    queue.arrivals += 1
+    held, held_bits = queue.tail - queue.head, queue.held_bits
+    if INSIDE and link.serving == queue_id and link.last_departs > now:
+        held += 1
+        held_bits += link.serving_bits
+    idle = link.waiting == 0 and link.last_departs <= now
+    if (
+        held >= link.buffer
+        or (held_bits + bits > link.buffer_bits and not (INSIDE == 0 and idle))
+        or not link.up
+    ):
+        queue.drops += 1
+        _drop(state, link, flow_id, bits, entered)
+        return DONE
+    if idle:
+        enter_idle(state, link, queue_id, bits, now)
+        link.serving = queue_id
+        link.serving_bits = bits
+        _begin_service(state, link, queue, now, now, packet)
+        if link.tail - link.head == 1:
+            set_leaf(state.link_times, state.link_ids, link_id, link.last_arrives)
+        return link_id if link.tail - link.head > link.mask else DONE
+    _wait(state, link, queue, now, packet)
+    if link.waiting == 1:
+        set_leaf(state.link_times, state.link_ids, link_id, _next_event(state, link))
+    return state.links.shape[0] + queue_id if queue.tail - queue.head > queue.mask else DONE
+
+
+@event_loop
+def _wait(
+    state: State, link: Any, queue: Any, now: float, packet: tuple[int, int, int, int, int, float]
+) -> None:
+    flow_id, destination, bits, hops, service_class, entered = packet
+    slot = _slot(state, queue, queue.tail)
+    slot.departs = now
+    slot.entered = entered
+    slot.flow = flow_id
+    slot.bits = bits
+    slot.destination = destination
+    slot.hops = hops
+    slot.service_class = service_class
+    if link.policy == WFQ or link.policy == GPS:
+        slot.arrives = stamp(state, link, queue, bits, now)
+    queue.tail += 1
+    queue.held_bits += bits
+    link.waiting += 1
+
+
+@event_loop
+def _next_event(state: State, link: Any) -> float:
+    """The link's leaf: its next arrival, or the end of a service that another waits for."""
+    following = _slot(state, link, link.head).arrives if link.head < link.tail else np.inf
+    return float(min(following, link.last_departs) if link.waiting > 0 else following)
+
+
+@event_loop
+def _serve_next(state: State, link_id: int) -> int:
+    """A service ends while packets wait: begin the next one; return the ring that is full now, or DONE."""
+    link = state.links[link_id]
+    queue_id = choose(state, link)
+    queue = state.queues[queue_id]
+    packet = _slot(state, queue, queue.head)
+    queue.head += 1
+    queue.held_bits -= packet.bits
+    link.waiting -= 1
+    link.serving = queue_id
+    link.serving_bits = packet.bits
+    carried = (
+        packet.flow,
+        packet.destination,
+        packet.bits,
+        packet.hops,
+        packet.service_class,
+        packet.entered,
+    )
+    _begin_service(state, link, queue, link.last_departs, packet.departs, carried)
+    set_leaf(state.link_times, state.link_ids, link_id, _next_event(state, link))
     return link_id if link.tail - link.head > link.mask else DONE
 
 
@@ -275,14 +269,31 @@ def _land(state: State, link_id: int) -> int:
     """The first packet on a link reaches the far end."""
     link = state.links[link_id]
     packet = _slot(state, link, link.head)
+    if link.served == link.head:
+        link.served += 1
+        link.held_bits -= packet.bits
     link.head += 1
-    link.served = max(link.served, link.head)
     link.packets += 1
     link.octets += (packet.bits + 7) >> 3
-    following = _slot(state, link, link.head).arrives if link.head < link.tail else np.inf
-    _set_leaf(state.link_times, state.link_ids, link_id, following)
-    carried = (packet.flow, packet.destination, packet.bits, packet.hops, packet.entered)
+    set_leaf(state.link_times, state.link_ids, link_id, _next_event(state, link))
+    carried = (
+        packet.flow,
+        packet.destination,
+        packet.bits,
+        packet.hops,
+        packet.service_class,
+        packet.entered,
+    )
     return _forward(state, link.target, packet.arrives, carried)
+
+
+@event_loop
+def _turn(state: State, link_id: int) -> int:
+    """A link's next event: the end of a service, or an arrival at its far end."""
+    link = state.links[link_id]
+    if link.waiting > 0 and link.last_departs <= state.link_times[1]:
+        return _serve_next(state, link_id)
+    return _land(state, link_id)
 
 
 @event_loop
@@ -292,44 +303,33 @@ def _emit(state: State, flow_id: int) -> int:
     now = flow.next_arrival
     if flow.level_until <= now:
         now = flow.level_until
-        _spend(flow, now)
+        spend(flow, now)
         flow.state = 1 - flow.state
-        _enter_level(flow, now)
-        _set_leaf(state.flow_times, state.flow_ids, flow_id, _plan(flow, now))
+        enter_level(flow, now)
+        set_leaf(state.flow_times, state.flow_ids, flow_id, plan(flow, now))
         return DONE
-    flow.credit = 1.0 if flow.constant_gaps else -log(_uniform(flow))
-    bits = _draw_bits(state, flow)
+    flow.credit = next_gap(state, flow)
+    bits = draw_bits(state, flow)
     flow.sent_packets += 1
     flow.sent_octets += (bits + 7) >> 3
-    _set_leaf(state.flow_times, state.flow_ids, flow_id, _plan(flow, now))
-    return _forward(state, flow.source, now, (flow_id, flow.destination, bits, 0, now))
+    set_leaf(state.flow_times, state.flow_ids, flow_id, plan(flow, now))
+    return _forward(state, flow.source, now, (flow_id, flow.destination, bits, 0, flow.service_class, now))
 
 
 @event_loop
 def run(state: State, until: float) -> int:
-    """Play all events up to and including ``until``; return DONE, or early with a link whose ring is full."""
+    """Play all events up to and including ``until``; return DONE, or early with the ring that is full."""
     full = DONE
     while full == DONE:
         if state.link_times[1] <= state.flow_times[1]:
             if state.link_times[1] > until:
                 break
-            full = _land(state, state.link_ids[1])
+            full = _turn(state, state.link_ids[1])
         else:
             if state.flow_times[1] > until:
                 break
             full = _emit(state, state.flow_ids[1])
     return full
-
-
-@event_loop
-def set_rates(state: State, first: int, pps: Any, now: float) -> None:
-    """Give flows ``first``, ``first`` + 1, … new rates; what is left of current gaps passes at them."""
-    for k in range(pps.shape[0]):
-        flow = state.flows[first + k]
-        if flow.pps != pps[k]:
-            _spend(flow, now)
-            flow.pps = pps[k]
-            _set_leaf(state.flow_times, state.flow_ids, first + k, _plan(flow, now))
 
 
 @event_loop
@@ -340,12 +340,16 @@ def reshape_link(state: State, link_id: int, seconds_per_bit: float, latency: fl
     factor.
     """
     link = state.links[link_id]
+    queue = state.queues[link.serving]
     factor = seconds_per_bit / link.seconds_per_bit
     arrived = now
     departs = 0.0
     for k in range(link.head, link.tail):
         packet = _slot(state, link, k)
         if packet.departs > now:
+            later = (packet.departs - now) * (factor - 1.0)
+            queue.packet_seconds += later
+            queue.bit_seconds += packet.bits * later
             packet.departs = now + (packet.departs - now) * factor
             packet.arrives = max(arrived, packet.departs + latency)
         arrived = packet.arrives
@@ -354,21 +358,62 @@ def reshape_link(state: State, link_id: int, seconds_per_bit: float, latency: fl
     link.latency = latency
     link.last_departs = departs
     link.last_arrives = arrived
-    if link.head < link.tail:
-        _set_leaf(state.link_times, state.link_ids, link_id, _slot(state, link, link.head).arrives)
+    set_leaf(state.link_times, state.link_ids, link_id, _next_event(state, link))
 
 
 @event_loop
-def empty_link(state: State, link_id: int) -> None:
+def empty_link(state: State, link_id: int, now: float) -> None:
     """A cut cable: everything queued or on the wire is lost."""
     link = state.links[link_id]
+    serving = state.queues[link.serving]
     for k in range(link.head, link.tail):
         packet = _slot(state, link, k)
-        state.flows[packet.flow].lost_packets += 1
-        link.drops += 1
-        link.drop_octets += (packet.bits + 7) >> 3
+        spared = max(0.0, packet.departs - now)
+        serving.packet_seconds -= spared
+        serving.bit_seconds -= packet.bits * spared
+        _drop(state, link, packet.flow, packet.bits, packet.entered)
+    for q in range(link.first_queue, link.first_queue + link.queues):
+        queue = state.queues[q]
+        for k in range(queue.head, queue.tail):
+            packet = _slot(state, queue, k)
+            queue.packet_seconds += now - packet.departs
+            queue.bit_seconds += packet.bits * (now - packet.departs)
+            _drop(state, link, packet.flow, packet.bits, packet.entered)
+        queue.head = queue.tail
+        queue.held_bits = 0
+        queue.finish = 0.0
+        queue.deficit = 0.0
+    link.virtual = 0.0
+    link.granted = 0
+    link.waiting = 0
+    link.held_bits = 0
     link.head = link.tail
     link.served = link.tail
     link.last_departs = 0.0
     link.last_arrives = 0.0
-    _set_leaf(state.link_times, state.link_ids, link_id, np.inf)
+    set_leaf(state.link_times, state.link_ids, link_id, np.inf)
+
+
+@event_loop
+def occupancy(state: State, now: float, packet_seconds: Any, bit_seconds: Any) -> None:
+    """Integrals over time, from 0 to ``now``, of what every queue holds, [Q] each.
+
+    A queue's record adds a packet's whole stay once its departure is known: take off what lies in the future,
+    put on what those that wait have spent so far.
+    """
+    for q in range(state.queues.shape[0]):
+        packet_seconds[q] = state.queues[q].packet_seconds
+        bit_seconds[q] = state.queues[q].bit_seconds
+    for link_id in range(state.links.shape[0]):
+        link = state.links[link_id]
+        for k in range(link.served, link.tail):
+            packet = _slot(state, link, k)
+            spared = max(0.0, packet.departs - now)
+            packet_seconds[link.serving] -= spared
+            bit_seconds[link.serving] -= packet.bits * spared
+        for q in range(link.first_queue, link.first_queue + link.queues):
+            queue = state.queues[q]
+            for k in range(queue.head, queue.tail):
+                packet = _slot(state, queue, k)
+                packet_seconds[q] += now - packet.departs
+                bit_seconds[q] += packet.bits * (now - packet.departs)

@@ -1,22 +1,29 @@
 """What enters the network: flows, the sizes of their packets, and when those packets arrive.
 
-An arrival process is a *gap* process run on a stretched clock. The gap (exponential: Poisson; constant: CBR)
-is counted in packets, and the clock runs at pps · level(t). Level 1 for ever gives plain Poisson or CBR; a
-level that jumps between two values gives on-off traffic (the interrupted Poisson process) and the two-state
-MMPP; one that is redrawn from a lognormal law gives autocorrelated traffic with any burstiness. The time
-average of every level is 1, so ``pps`` is always the mean rate.
+An arrival process is a *gap* process run on a stretched clock. The gap (exponential: Poisson; constant: CBR;
+exponential and correlated; or out of a trace) is counted in mean gaps, and the clock runs at pps · level(t).
+Level 1 for ever gives plain Poisson or CBR; a level that jumps between two values gives on-off traffic (the
+interrupted Poisson process) and the two-state MMPP; one that is redrawn from a lognormal law gives
+autocorrelated traffic with any burstiness. The time average of every level is 1, so ``pps`` is always the
+mean rate.
 
 Fischer and Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation
-18, 1993.
+18, 1993. Cario and Nelson, "Autoregressive to anything: time-series input processes for simulation",
+Operations Research Letters 19, 1996. Ferriol-Galmés et al., "RouteNet-Erlang", INFOCOM 2022, whose
+autocorrelated exponentials are the same process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from functools import cache, cached_property
+from math import erfc, factorial, inf, isfinite, log, pi, sqrt
+
+import numpy as np
 
 from twin.errors import TopologyError
+from twin.scheduling import CLASSES
 
 
 def check_positive(what: str, value: float, unit: str) -> None:
@@ -33,11 +40,12 @@ def check_not_negative(what: str, value: float, unit: str) -> None:
 
 @dataclass(frozen=True)
 class PacketSizes:
-    """Packet sizes in whole bits: a table of (size, probability), or exponential with a mean."""
+    """Packet sizes in whole bits: a table of (size, probability), exponential with a mean, or a sequence."""
 
     bits: tuple[int, ...]
     probabilities: tuple[float, ...]
     exponential: bool = False
+    in_order: bool = False
 
     def __post_init__(self) -> None:
         if not self.bits or len(self.bits) != len(self.probabilities):
@@ -73,6 +81,12 @@ class PacketSizes:
         check_positive("mean packet size", mean_bits, "bit")
         return cls((round(mean_bits),), (1.0,), exponential=True)
 
+    @classmethod
+    def sequence(cls, bits: Sequence[float]) -> PacketSizes:
+        """These sizes one after the other, over and over: those of a recorded trace."""
+        table = cls.discrete(bits, [1 / len(bits)] * len(bits)) if bits else cls((), ())
+        return cls(table.bits, table.probabilities, in_order=True)
+
     @property
     def mean_bits(self) -> float:
         """Mean size."""
@@ -98,10 +112,20 @@ class Modulation:
 
 
 @dataclass(frozen=True)
+class Gaps:
+    """The law of the gaps: exponential, constant, exponential and correlated, or a trace in mean gaps."""
+
+    kind: int = 0  # in the order just told: twin.simulator_records
+    memory: float = 0.0  # of the normal process behind correlated gaps
+    trace: tuple[float, ...] = ()
+    repeat: bool = False
+
+
+@dataclass(frozen=True)
 class Poisson:
     """Independent arrivals: exponential gaps."""
 
-    constant_gaps = False
+    gaps = Gaps()
 
     @property
     def modulation(self) -> Modulation:
@@ -113,7 +137,7 @@ class Poisson:
 class Cbr:
     """Equal gaps from a random phase."""
 
-    constant_gaps = True
+    gaps = Gaps(kind=1)
 
     @property
     def modulation(self) -> Modulation:
@@ -127,7 +151,7 @@ class OnOff:
 
     mean_on_s: float
     mean_off_s: float
-    constant_gaps = False
+    gaps = Gaps()
 
     def __post_init__(self) -> None:
         check_positive("mean_on_s", self.mean_on_s, "s")
@@ -147,7 +171,7 @@ class Mmpp:
     ratio: float
     mean_high_s: float
     mean_low_s: float
-    constant_gaps = False
+    gaps = Gaps()
 
     def __post_init__(self) -> None:
         check_positive("ratio", self.ratio, "")
@@ -168,7 +192,7 @@ class Modulated:
 
     sigma: float
     mean_s: float
-    constant_gaps = False
+    gaps = Gaps()
 
     def __post_init__(self) -> None:
         check_not_negative("sigma", self.sigma, "")
@@ -180,7 +204,93 @@ class Modulated:
         return Modulation(2, (1.0, 1.0), (self.mean_s, self.mean_s), self.sigma)
 
 
-Arrivals = Poisson | Cbr | OnOff | Mmpp | Modulated
+@dataclass(frozen=True)
+class Autocorrelated:
+    """Exponential gaps of which each resembles the one before: lag-1 correlation from −0.64 to 1."""
+
+    correlation: float
+
+    def __post_init__(self) -> None:
+        if not LEAST_CORRELATION < self.correlation < 1:
+            raise TopologyError(
+                f"correlation of gaps is {self.correlation}: exponential gaps can have "
+                f"{LEAST_CORRELATION:.3f} to 1, the ends excluded"
+            )
+
+    @property
+    def modulation(self) -> Modulation:
+        """None."""
+        return Modulation()
+
+    @property
+    def gaps(self) -> Gaps:
+        """Exponential by way of a normal AR(1) process."""
+        return Gaps(kind=2, memory=_memory_for(self.correlation))
+
+
+LEAST_CORRELATION = 1 - pi**2 / 6  # of two exponentials: that of −ln U and −ln(1 − U)
+HERMITE_TERMS = 30
+
+
+@cache
+def _hermite_weights() -> tuple[float, ...]:
+    """Lag-1 correlation of the gaps = Σ weight_k · memory^k, k = 1, 2, …: squared Hermite coefficients.
+
+    Of h(z) = −ln(1 − Φ(z)), the exponential gap that belongs to a normal z (Cario and Nelson, 1996, eq. 4).
+    """
+    z, weight = np.polynomial.hermite_e.hermegauss(80)
+    gap = np.array([-log(0.5 * erfc(x / sqrt(2))) for x in z])
+    weight = weight / sqrt(2 * pi)
+    terms = np.polynomial.hermite_e.hermevander(z, HERMITE_TERMS)[:, 1:]
+    squares = (weight * gap) @ terms
+    return tuple(float(c) ** 2 / factorial(k) for k, c in enumerate(squares, start=1))
+
+
+@cache
+def _memory_for(correlation: float) -> float:
+    """The AR(1) coefficient that gives gaps this lag-1 correlation, by bisection."""
+    low, high = -1.0, 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        reached = sum(weight * middle**k for k, weight in enumerate(_hermite_weights(), start=1))
+        low, high = (middle, high) if reached < correlation else (low, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Packets at recorded times: the gap before each of them, over and over or once.
+
+    A flow with ``pps = trace.pps`` plays it as it was recorded, one with another rate faster or slower. Give
+    the flow ``PacketSizes.sequence`` of the recorded sizes to play these too.
+    """
+
+    gaps_s: tuple[float, ...]
+    repeat: bool = True
+
+    def __post_init__(self) -> None:
+        for gap_s in self.gaps_s:
+            check_not_negative("gap of a trace", gap_s, "s")
+        check_positive("length of a trace", sum(self.gaps_s), "s")
+
+    @property
+    def pps(self) -> float:
+        """Its own mean rate."""
+        return len(self.gaps_s) / sum(self.gaps_s)
+
+    @property
+    def modulation(self) -> Modulation:
+        """None."""
+        return Modulation()
+
+    @cached_property
+    def gaps(self) -> Gaps:
+        """The recorded ones, in mean gaps."""
+        pps = self.pps
+        return Gaps(kind=3, trace=tuple(gap_s * pps for gap_s in self.gaps_s), repeat=self.repeat)
+
+
+Arrivals = Poisson | Cbr | OnOff | Mmpp | Modulated | Autocorrelated | Trace
 POISSON = Poisson()
 
 
@@ -193,8 +303,11 @@ class Flow:
     pps: float
     sizes: PacketSizes
     arrivals: Arrivals = POISSON
+    service_class: int = 0
 
     def __post_init__(self) -> None:
         check_not_negative(f"rate of flow {self.source}->{self.destination}", self.pps, "packets/s")
+        if not 0 <= self.service_class < CLASSES:
+            raise TopologyError(f"class of service {self.service_class}: there are {CLASSES}, from 0")
         if self.source == self.destination:
             raise TopologyError(f"flow from node {self.source} to itself: no packet of it enters the network")
