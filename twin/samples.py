@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,33 @@ def check_sample(sample: Sample) -> None:
             raise DataError(f"sample {sample.name}: {label} of flow {flow} is {values[flow]}")
     if (sample.loss > 1).any():
         raise DataError(f"sample {sample.name}: flow {int(np.argmax(sample.loss))} loses more than all")
+
+
+class BadRecord(DataError):
+    """One record of a data set cannot be used; the reader counts it under ``why`` and goes on."""
+
+    def __init__(self, why: str, detail: str) -> None:
+        super().__init__(detail)
+        self.why = why
+
+
+@dataclass
+class Dropped:
+    """What a reader left out, and why."""
+
+    samples: Counter[str] = field(default_factory=Counter)  # why → whole records
+    flows: Counter[str] = field(default_factory=Counter)  # why → flows kept as traffic, without a label
+    named: list[str] = field(default_factory=list)  # one line a record
+
+    def sample(self, name: str, error: BadRecord) -> None:
+        """A whole record is left out."""
+        self.samples[error.why] += 1
+        self.named.append(f"{name}: {error.why}: {error}")
+
+    def unlabelled(self, why: str, flows: int) -> None:
+        """So many flows have no label."""
+        if flows:
+            self.flows[why] += flows
 
 
 # ------------------------------------------------------------------------------------------ writing
