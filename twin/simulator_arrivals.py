@@ -1,7 +1,7 @@
 """When the flows of the packet simulator send, and how much: the compiled side of :mod:`twin.workload`.
 
 ``credit`` is what is left of the current gap at ``since``, in mean gaps: the next packet comes at
-since + credit / (pps · level). So a change of rate or level stretches the rest of a gap and draws nothing.
+since + credit / (pps · level), at a rate reduced by the packets that open a level. So a change of rate or level stretches the rest of a gap and draws nothing.
 """
 
 from __future__ import annotations
@@ -58,18 +58,28 @@ def _normal(flow: Any) -> float:
 
 
 @event_loop
+def _rate(flow: Any) -> float:
+    """Gaps a second while the level stands; packets that open a level come on top."""
+    opened = flow.pps > flow.opening_pps
+    return float((flow.pps - flow.opening_pps if opened else flow.pps) * flow.level)
+
+
+@event_loop
 def plan(flow: Any, now: float) -> float:
     """Set the next arrival from the credit left at ``now``; return the flow's next event."""
     flow.since = now
-    rate = flow.pps * flow.level
-    flow.next_arrival = now + flow.credit / rate if rate > 0.0 else np.inf
+    rate = _rate(flow)
+    if flow.opens:
+        flow.next_arrival = now
+    else:
+        flow.next_arrival = now + flow.credit / rate if rate > 0.0 else np.inf
     return float(min(flow.next_arrival, flow.level_until))
 
 
 @event_loop
 def spend(flow: Any, now: float) -> None:
     """Bring the credit up to ``now``, before a change of rate or level."""
-    flow.credit = max(0.0, flow.credit - (now - flow.since) * flow.pps * flow.level)
+    flow.credit = max(0.0, flow.credit - (now - flow.since) * _rate(flow))
 
 
 @event_loop
@@ -79,6 +89,7 @@ def enter_level(flow: Any, now: float) -> None:
         flow.level = exp(flow.sigma * _normal(flow) - 0.5 * flow.sigma * flow.sigma)
     else:
         flow.level = flow.levels[flow.state]
+        flow.opens = flow.state == 0 and 0.0 < flow.opening_pps < flow.pps and now > 0.0
     flow.level_until = now - flow.stays[flow.state] * log(_uniform(flow))
 
 

@@ -139,6 +139,7 @@ def _flow_records(
         record["gaps"], record["memory"], record["repeat"] = law.kind, law.memory, law.repeat
         record["gap_from"], record["gap_to"] = gap_rows[law]
         record["modulation"], record["sigma"] = modulation.kind, modulation.sigma
+        record["opening_pps"] = modulation.opening_pps
         record["levels"], record["stays"] = modulation.levels, modulation.stays_s
         record["sizes"] = _size_kind(flow.sizes)
         record["size_from"], record["size_to"] = size_rows[flow.sizes]

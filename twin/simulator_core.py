@@ -308,7 +308,10 @@ def _emit(state: State, flow_id: int) -> int:
         enter_level(flow, now)
         set_leaf(state.flow_times, state.flow_ids, flow_id, plan(flow, now))
         return DONE
-    flow.credit = next_gap(state, flow)
+    if flow.opens:
+        flow.opens = 0
+    else:
+        flow.credit = next_gap(state, flow)
     bits = draw_bits(state, flow)
     flow.sent_packets += 1
     flow.sent_octets += (bits + 7) >> 3

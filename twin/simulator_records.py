@@ -98,6 +98,8 @@ FLOW = np.dtype(
         ("levels", "f8", (2,)),
         ("stays", "f8", (2,)),
         ("sigma", "f8"),
+        ("opening_pps", "f8"),
+        ("opens", "i4"),  # the next packet is one of these
         ("memory", "f8"),  # correlated gaps: of the normal process behind them
         ("normal", "f8"),
         ("sent_packets", "i8"),
