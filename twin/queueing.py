@@ -7,8 +7,8 @@ Packets arrive at a queue as a Poisson stream of rate λ, with mean service time
 service included.
 
 1. *Mixture.* Flows of different mean size share a queue, so E[bits] and E[bits²] are packet-weighted sums
-   over the flows that cross it; c follows from both. A flow whose packets vary by ``size_scv`` around its mean
-   contributes mean²·(1 + size_scv) to the second moment.
+   over the flows that cross it; c follows from both. A flow whose packets vary by ``size_scv`` around its
+   mean contributes mean²·(1 + size_scv) to the second moment.
 2. *Blocking* p_K: Smith's two-moment formula for M/G/1/K (J. M. Smith, "Optimal design and performance
    modelling of M/G/1/K queueing systems", 2004); exact for c = 1, where it is M/M/1/K.
 3. *Occupancy.* p_n = a·θ^(n−1) for 1 ≤ n < K, with Σ p_n = ρ(1 − p_K) so that the server is busy exactly as
