@@ -51,7 +51,7 @@ class Sample:
     network: Network
     traffic: Traffic
     mean_s: Floats  # [F] measured mean delay; 0 without a label
-    std_s: Floats  # [F] standard deviation of the delay; 0 unknown
+    std_s: Floats  # [F] standard deviation of the delay; 0 where jitter and loss are unknown
     loss: Floats  # [F] share of packets
     count: Floats  # [F] packets the figures rest on; 0 = no label
     noise: Floats  # [F] relative standard error of mean_s; 0 unknown
@@ -191,12 +191,21 @@ def read_samples(path: Path) -> list[Sample]:
         raise DataError(f"{path}: {error}") from None
 
 
+def read_stored(path: Path, dropped: Dropped | None = None) -> Iterator[Sample]:
+    """The samples of a file, or of all ``.npz`` below a folder; none is dropped: we wrote them."""
+    files = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} holds no .npz: is it the ndtwin format?")
+    for file in files:
+        yield from read_samples(file)
+
+
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file:  # numpy leaves a broken archive open that it opened itself
-        stored = np.load(file)
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array")
-        arrays = dict(stored)
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz archive")
+        file.seek(0)
+        arrays = dict(np.load(file))
     if str(arrays["format"]) != FORMAT:
         raise ValueError(f"its format is {arrays['format']}, this version reads {FORMAT}")
     return arrays

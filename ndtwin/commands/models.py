@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import date
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,8 +14,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ndtwin.commands.common import JsonOption, print_json, say
+from twin.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from twin.models import DelayModel, PathPrediction
+    from twin.samples import Sample
 
 DataOption = Annotated[Path, typer.Option(help="Simulated samples are kept here and used again.")]
+ALL_MODELS = ("routenet", "mg1k", "mm1b", "rnn")
+FIGURES = (
+    "mape",
+    "mape_sample_mean",
+    "median_ape",
+    "p90_ape",
+    "coverage90",
+    "coverage90_worst_group",
+    "width90_rel",
+)
+NAMED = 20  # records that were left out, told one by one
 bench_app = typer.Typer(help="Measure; one JSON object on the last line of stdout.", no_args_is_help=True)
 
 
@@ -50,21 +68,107 @@ def train(
 
 
 def evaluate(
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder or file of measured samples; without it, simulate some.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="Of the data set: omnet, testbed or ndtwin.")
+    ] = "omnet",
+    model: Annotated[
+        list[str] | None, typer.Option(help="May be given several times.", show_default="all")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the shipped weights.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many samples.", min=1)] = None,
     data: DataOption = Path("run/training"),
-    scenarios: Annotated[int, typer.Option(help="Test scenarios of each kind.", min=1)] = 12,
+    scenarios: Annotated[int, typer.Option(help="Simulated test scenarios of each kind.", min=1)] = 12,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare routenet, mg1k and mm1b on networks that no recipe trains on, simulated on the spot."""
+    """Hold the delay models against measured delays: of a data set, or simulated on the spot."""
+    if dataset is not None:
+        report = _judge(dataset, kind, model or [], checkpoint, limit)
+        print_json(report) if as_json else _show_report(report)
+        return
     from twin.training import evaluate as run
 
     with _progress() as progress:
-        report = run(checkpoint, data=data, scenarios=scenarios, progress=progress)
-    if as_json:
-        print_json(report)
-        return
+        slices = run(checkpoint, data=data, scenarios=scenarios, progress=progress)
+    print_json(slices) if as_json else _show_slices(slices)
+
+
+def _judge(
+    dataset: Path, kind: str, names: list[str], checkpoint: Path | None, limit: int | None
+) -> dict[str, Any]:
+    """The report of :func:`twin.evaluation.evaluate`, with the models that could not be loaded."""
+    from twin.evaluation import READERS
+    from twin.evaluation import evaluate as run
+    from twin.samples import Dropped
+
+    if kind not in READERS:
+        raise UsageError(f"no format {kind!r}: choose one of {', '.join(READERS)}")
+    if not dataset.exists():
+        raise UsageError(f"{dataset}: no such file or folder")
+    models, skipped = _load_models(names, checkpoint)
+    dropped = Dropped()
+    with _progress() as progress:
+        task = progress.add_task("evaluate", total=limit)
+        samples = islice(READERS[kind](dataset, dropped), limit)
+        report = run(models, samples, dropped, watch=lambda _: progress.advance(task))
+    for line in dropped.named[:NAMED]:
+        say(f"left out {line}")
+    return {**report, "skipped": skipped}
+
+
+def _load_models(
+    names: list[str], checkpoint: Path | None
+) -> tuple[dict[str, Callable[[Sample], PathPrediction]], dict[str, str]]:
+    """The models asked for, or all; what cannot be loaded is told, and an error where it was asked for."""
+    from stream.predictor import MODELS
+
+    models, skipped = {}, {}
+    for name in names or ALL_MODELS:
+        try:
+            if name not in MODELS:
+                raise UsageError(f"no model {name!r}: choose from {', '.join(MODELS)}")
+            models[name] = _predict(MODELS[name](checkpoint))
+        except (UsageError, CheckpointError) as error:
+            if names:
+                raise
+            skipped[name] = str(error)
+            say(f"skipped {name}: {error}")
+    return models, skipped
+
+
+def _predict(model: DelayModel) -> Callable[[Sample], PathPrediction]:
+    return lambda sample: model.predict(sample.network, sample.traffic)
+
+
+def _show_report(report: dict[str, Any]) -> None:
+    """The table for people: one row a model, then its MAPE by size and by policy."""
+    console = Console()
+    console.print(f"{report['flows']} flows of {report['samples']} samples; {report['dropped']} left out")
+    table = Table("%", *report["models"], title="errors, and what 90 % intervals cover")
+    for key in FIGURES:
+        table.add_row(f"delay {key}", *_shown(figures[key] for figures in report["models"].values()))
+    for kind, key in (("jitter", "mape"), ("loss", "mae")):
+        if all(kind in figures for figures in report["models"].values()):
+            table.add_row(
+                f"{kind} {key}", *_shown(figures[kind][key] for figures in report["models"].values())
+            )
+    console.print(table)
+    for title, parts in (("nodes", report["by_size"]), ("policy", report["by_policy"])):
+        table = Table(title, "flows", *report["models"], title=f"mape by {title}")
+        for name, part in parts.items():
+            table.add_row(name, str(part["flows"]), *_shown(own["mape"] for own in part["models"].values()))
+        console.print(table)
+
+
+def _shown(values: Iterable[float]) -> list[str]:
+    return [f"{value:.2f}" for value in values]
+
+
+def _show_slices(slices: dict[str, dict[str, dict[str, float]]]) -> None:
     table = Table("networks and traffic", "model", "MAPE %", "median %", "p90 %", "coverage of 90 % interval")
-    for name, models in report.items():
+    for name, models in slices.items():
         for model, figures in models.items():
             shown = (f"{100 * figures[key]:.1f}" for key in ("mape", "ape_median", "ape_p90", "coverage"))
             table.add_row(name, model, *shown)
