@@ -135,6 +135,8 @@ def _check(record: Record) -> None:
         raise BadRecord("routes", "a path uses a link that is not there")
     if [sorted(uses) for uses in record.path_to_link] != _inverse(record.link_to_path, links):
         raise BadRecord("routes", "path_to_link is not the inverse of link_to_path")
+    if any(source == target for source, target in _ends(record.link_to_path, links)):
+        raise BadRecord("routes", "paths join the two ends of a link, which then is a loop")
     _check_rates(record)
 
 
