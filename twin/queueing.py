@@ -95,15 +95,18 @@ class MG1K:
 
     def _solve(self, network: Network, flows: Flows) -> Queues:
         blocking = np.zeros(len(network.queue_link))
+        follows = np.zeros((len(blocking), 3))
         for step in range(PASSES):
-            queues = self._serve(network, flows, offer(network, flows, blocking, blocking))
+            queues, follows = self._serve(network, flows, offer(network, flows, blocking, blocking), follows)
             change = queues.blocking - blocking
             blocking += change if step == 0 else DAMPING * change
             if np.abs(change).max(initial=0.0) < TOLERANCE:
                 break
         return queues
 
-    def _serve(self, network: Network, flows: Flows, offered: Floats) -> Queues:
+    def _serve(
+        self, network: Network, flows: Flows, offered: Floats, before: Floats
+    ) -> tuple[Queues, Floats]:
         """What the queues make of what they are offered, [Q, OFFERED]."""
         pps, bps = offered[:, PPS], offered[:, BPS]
         some = pps > 0
@@ -120,9 +123,9 @@ class MG1K:
         buffers = np.where(in_bits > 0, np.maximum(in_bits / bits, 1.0), counted)
         service, load = bits / capacity, bps / capacity
         scv = np.maximum(size_scv + self._arrival_scv(offered) - 1.0, 0.0)
-        follows = self._share(network, np.column_stack([load, service, size_scv, scv, buffers]))
+        follows = self._share(network, np.column_stack([load, service, size_scv, scv, buffers]), before)
         blocking, wait = follows[:, BLOCKING], follows[:, WAIT]
-        return Queues(
+        queues = Queues(
             arrival_pps=pps,
             arrival_bps=bps,
             service_s=service,
@@ -136,10 +139,11 @@ class MG1K:
             link_load=_per_link(network, load),
             utilisation=np.minimum(_per_link(network, load * (1 - blocking)), 1.0),
         )
+        return queues, follows
 
-    def _share(self, network: Network, told: Floats) -> Floats:
+    def _share(self, network: Network, told: Floats, before: Floats) -> Floats:
         """Blocking, wait and its deviation, [Q, 3]."""
-        return serve(told, network.queue_offsets, network.policy, network.queue_share)
+        return serve(told, network.queue_offsets, network.policy, network.queue_share, before)
 
     def _arrival_scv(self, offered: Floats) -> Floats:
         """Squared variation of the gaps between arrivals, [Q]."""
@@ -180,7 +184,7 @@ class MM1B(MG1K):
     name: ClassVar[str] = "mm1b"
     log_width: ClassVar[float] = 0.29
 
-    def _share(self, network: Network, told: Floats) -> Floats:
+    def _share(self, network: Network, told: Floats, before: Floats) -> Floats:
         link = network.queue_link
         links = len(network.links)
         load = np.bincount(link, weights=told[:, 0], minlength=links)
@@ -196,7 +200,7 @@ class MM1B(MG1K):
         ones = np.ones(links)
         told = np.column_stack([load, service, ones, ones, buffers])
         each = np.arange(links + 1)
-        return serve(told, each, np.zeros(links, np.int64), ones)[link]
+        return serve(told, each, np.zeros(links, np.int64), ones, np.zeros((links, 3)))[link]
 
 
 def _per_link(network: Network, values: Floats) -> Floats:

@@ -2,71 +2,88 @@
 
 Theory
 ------
-Queue q with load ρ, mean service s (at full link speed) and variation c becomes M/G/1/K with load x = ρ/R,
-service s/R and a stretched variation c', plus a head start A for the packet of another queue that is found in
-service. W₀ = Σ ρ s (1 + c)/2 is the mean residual service, W₀ₒ the part of it that other queues cause.
+W₀ = Σ ρ s (1 + c)/2 is the mean residual of the packet in service. Whoever arrives at queue q waits for it,
+for his own queue, and for that share θ_jq of every other queue's work, met or arriving while he waits, that
+goes ahead of him:
 
-*Strict priority.* R = 1 − σ, σ what higher queues carry. With A = W₀ₒ/(1 − σ)² and
-1 + c' = 1 + c + 2W₀ₒ/(s(1 − σ)) the wait is Cobham's W₀/((1 − σ)(1 − σ − ρ)) where nothing is lost
-(A. Cobham, "Priority assignment in waiting line problems", Operations Research 2, 1954), and where higher
-queues fill the link R goes to what they leave, which is next to nothing: the lower ones starve.
+    W_q = W₀ + ρ_q W_q + Σ_j θ_jq ρ_j (W_j + W_q),      θ_jq + θ_qj = 1.
 
-*WFQ and DRR.* R is what the queue would get if it wanted all: weighted max-min shares, the others wanting
-their ρ. A = W₀ₒ, and 1 + c' = κ(1 + c) with the one κ for all queues of the link that makes their waits obey
-Kleinrock's conservation law Σ ρ W = ρ W₀/(1 − ρ) (L. Kleinrock, "Queueing Systems" II, 1976, section 3.4).
-κ is taken at the offered loads, scaled down to MOST together where they are above it, and so stays finite.
+Summed with weights ρ this is Kleinrock's conservation law Σ ρ W = ρ W₀/(1 − ρ) (L. Kleinrock, "Queueing
+Systems" II, 1976, section 3.4) for any θ; ½ everywhere is FIFO, 0 and 1 are priorities. The policies are:
+
+*Strict priority.* θ is 0 or 1 (A. Cobham, "Priority assignment in waiting line problems", Operations Research
+2, 1954).
+
+*WFQ* as virtual clock (L. Zhang, "VirtualClock", SIGCOMM 1990), which is what the simulator behind the RouteNet
+data sets does: the smallest tag F = max(now, F of the packet before) + bits/(share·C) goes first. Tags lead the
+time by d_q on average, the mean sojourn in a queue of rate share·C of the queue's own. Waits then differ by the
+difference of the d, or by as much as priority can make them differ:
+θ_jq = 1 − exp(−(d_q − d_j)/(W_q + W_j))/2 for d_q > d_j.
+
+*DRR* with quanta that last: queue q may send share·C·ROUND_S in its turn, as in the same simulator. Backlogs
+below that are served exhaustively; there W_q ∝ 1 − ρ_q (D. Everitt, "Simple approximations for token rings",
+IEEE Trans. Communications 34, 1986), which θ_jq = ½ + (ρ_j − ρ_q)(1 − (ρ − ρ_j − ρ_q)/2)/(2ρ) meets exactly for
+two queues and within 5 % for three. Backlogs V = ρW beyond the quantum are served in proportion to the weights:
+θ_jq/θ_qj = (share_j/(s + V_j))/(share_q/(s + V_q)). How far both quanta outlast their backlogs blends the two.
+
+Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min against
+what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and 1 + c' = 1 + c + 2AR/s
+behind a head start A, chosen so that its wait is W_q where nothing is lost. Priority has R = 1 − σ and
+A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the queue's own part;
+where higher queues fill the link the lower ones starve.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from twin.compiled import compiled
 from twin.network import Floats, Ints
 from twin.queueing_finite import blocking, finite_queue
+from twin.scheduling import POLICIES
 
 LOAD, SERVICE, SIZE_SCV, SCV, BUFFER = range(
     5
 )  # of what is told of a queue; SCV: sizes and arrivals together
-BLOCKING, WAIT, WAIT_STD = range(3)  # columns of what follows
-STARVED = 1e-3  # share of a link that a queue is given when higher ones fill it
-MOST = 0.95
-_FIFO, _SP = 0, 1
+BLOCKING, WAIT, WAIT_STD = range(3)  # of what follows
+STARVED = 1e-3  # share of a link that a queue is given when others fill it
+ROUND_S = 1.0  # how long all quanta of a link take together
+HORIZON = 1_000.0  # packets: how far the tags of a queue beyond its share run ahead
+ROUNDS = 60  # at most, of the waits of one link
+TOLERANCE = 1e-4
+_SP, _DRR = POLICIES.index("SP"), POLICIES.index("DRR")
 
 
 @compiled
-def serve(told: Floats, queue_offsets: Ints, policy: Ints, share: Floats) -> Floats:
-    """Blocking, mean wait and its standard deviation (seconds) of every queue, [Q, 3]."""
-    follows = np.zeros((told.shape[0], 3))
+def serve(told: Floats, queue_offsets: Ints, policy: Ints, share: Floats, before: Floats) -> Floats:
+    """Blocking, mean wait and its standard deviation (seconds) of every queue, [Q, 3].
+
+    ``before`` [Q, 3] is where to start from: what followed from nearly the same, or zeros.
+    """
+    follows = before.copy()
     for link in range(policy.shape[0]):
         start, stop = queue_offsets[link], queue_offsets[link + 1]
         if stop - start == 1:
-            _alone(told, follows, start)
+            _slowed(told, follows, start, 1.0, 1.0 + told[start, SCV], 0.0)
         elif policy[link] == _SP:
             _priority(told, follows, start, stop)
         else:
-            _fair(told, follows, start, stop, share)
+            _fair(told, follows, start, stop, share, policy[link] == _DRR)
     return follows
-
-
-@compiled
-def _alone(told: Floats, follows: Floats, q: int) -> None:
-    _slowed(told, follows, q, 1.0, 1.0 + told[q, SCV], 0.0)
 
 
 @compiled
 def _slowed(told: Floats, follows: Floats, q: int, rate: float, spread: float, start_s: float) -> None:
     """A queue behind a server of ``rate`` of the link's speed, with 1 + c' = ``spread``."""
     load = told[q, LOAD] / rate
-    if load <= 0.0:
-        follows[q, WAIT] = follows[q, WAIT_STD] = start_s
-        return
     service = told[q, SERVICE] / rate
-    blocked = blocking(load, spread - 1.0, told[q, BUFFER])
-    wait, deviation = finite_queue(load, spread - 1.0, told[q, BUFFER], blocked)
+    blocked, wait, deviation = 0.0, 0.0, 0.0
+    if load > 0.0:
+        blocked = blocking(load, spread - 1.0, told[q, BUFFER])
+        wait, deviation = finite_queue(load, spread - 1.0, told[q, BUFFER], blocked)
     follows[q, BLOCKING] = blocked
     follows[q, WAIT] = start_s + wait * service
-    follows[q, WAIT_STD] = np.hypot(start_s, deviation * service)
+    follows[q, WAIT_STD] = math.hypot(start_s, deviation * service)
 
 
 @compiled
@@ -75,58 +92,150 @@ def _residual(told: Floats, q: int) -> float:
 
 
 @compiled
+def _totals(told: Floats, start: int, stop: int) -> tuple[float, float, float]:
+    """Load offered, W₀, and mean service; a link cannot be busier than always, and W₀ is met accordingly."""
+    load, residual, packets = 0.0, 0.0, 0.0
+    for q in range(start, stop):
+        load += told[q, LOAD]
+        residual += _residual(told, q)
+        packets += told[q, LOAD] / told[q, SERVICE]
+    return load, residual / max(load, 1.0), load / packets if packets > 0.0 else told[start, SERVICE]
+
+
+@compiled
 def _priority(told: Floats, follows: Floats, start: int, stop: int) -> None:
-    everything = 0.0
-    for q in range(start, stop):
-        everything += _residual(told, q)
-    # A link cannot be busier than always: residuals of what is offered beyond are not met.
-    offered = 0.0
-    for q in range(start, stop):
-        offered += told[q, LOAD]
-    everything /= max(offered, 1.0)
+    offered, residual, _ = _totals(told, start, stop)
     carried = 0.0
     for q in range(start, stop):
         left = max(1.0 - carried, STARVED)
-        others = max(everything - _residual(told, q) / max(offered, 1.0), 0.0)
+        others = max(residual - _residual(told, q) / max(offered, 1.0), 0.0)
         spread = 1.0 + told[q, SCV] + 2.0 * others / (told[q, SERVICE] * left)
         _slowed(told, follows, q, left, spread, others / left**2)
         carried += told[q, LOAD] * (1.0 - follows[q, BLOCKING])
 
 
 @compiled
-def _fair(told: Floats, follows: Floats, start: int, stop: int, share: Floats) -> None:
-    offered = 0.0
-    everything = 0.0
+def _fair(told: Floats, follows: Floats, start: int, stop: int, share: Floats, drr: bool) -> None:
+    """Waits of WFQ and DRR queues, iterated: each queue in turn, given the others, halfway."""
+    _, residual, service = _totals(told, start, stop)
+    if residual <= 0.0:
+        follows[start:stop, :] = 0.0
+        return
     for q in range(start, stop):
-        offered += told[q, LOAD]
-        everything += _residual(told, q)
-    scale = min(1.0, MOST / max(offered, 1e-300))
-    due = scale * offered * scale * everything / (1.0 - scale * offered)
-    free = 0.0
-    for q in range(start, stop):
-        others = scale * (everything - _residual(told, q))
-        load = scale * told[q, LOAD]
-        rate = greedy_share(told, share, start, stop, q, scale)
-        due -= load * others
-        free += load * load * told[q, SERVICE] * (1.0 + told[q, SIZE_SCV]) / 2.0 / (rate * (rate - load))
-    kappa = due / free if free > 0.0 else 1.0
-    for q in range(start, stop):
-        others = (everything - _residual(told, q)) / max(offered, 1.0)
-        rate = greedy_share(told, share, start, stop, q, 1.0)
-        _slowed(told, follows, q, rate, kappa * (1.0 + told[q, SCV]), others)
+        if follows[q, WAIT] <= 0.0:
+            follows[q, WAIT] = residual
+    for _ in range(ROUNDS):
+        change = 0.0
+        for q in range(start, stop):
+            blocked, wait = follows[q, BLOCKING], follows[q, WAIT]
+            _fair_queue(told, follows, start, stop, q, share, drr, residual, service)
+            change = max(change, abs(follows[q, WAIT] - wait) / (wait + told[q, SERVICE]))
+            follows[q, BLOCKING] = (follows[q, BLOCKING] + blocked) / 2.0
+            follows[q, WAIT] = (follows[q, WAIT] + wait) / 2.0
+        if change < TOLERANCE:
+            break
 
 
 @compiled
-def greedy_share(told: Floats, share: Floats, start: int, stop: int, q: int, scale: float) -> float:
-    """What queue q would get if it wanted all, by weighted max-min, the others wanting ``scale``·load."""
+def _fair_queue(
+    told: Floats,
+    follows: Floats,
+    start: int,
+    stop: int,
+    q: int,
+    share: Floats,
+    drr: bool,
+    residual: float,
+    service: float,
+) -> None:
+    own = _carried(told, follows, q)
+    met, left = residual, 1.0 - own
+    for other in range(start, stop):
+        if other != q:
+            if drr:
+                ahead = _ahead_in_turn(told, follows, start, stop, share, other, q)
+            else:
+                ahead = _ahead_by_tag(told, follows, share, other, q, HORIZON * service)
+            work = ahead * _carried(told, follows, other)
+            met += work * follows[other, WAIT]
+            left -= work
+    wait = met / max(left, STARVED)  # where nothing is lost
+    rate = max(greedy_share(told, follows, start, stop, share, q), STARVED)
+    busy = min(own / rate, 1.0 - STARVED)
+    spread = 1.0 + told[q, SCV]
+    alone = told[q, SERVICE] / rate * busy * spread / 2.0 / (1.0 - busy)
+    if wait >= alone:
+        head_start = (1.0 - busy) * (wait - alone)
+        _slowed(told, follows, q, rate, spread + 2.0 * head_start * rate / told[q, SERVICE], head_start)
+    else:
+        _slowed(told, follows, q, rate, spread * wait / alone, 0.0)
+
+
+@compiled
+def _carried(told: Floats, follows: Floats, q: int) -> float:
+    return float(told[q, LOAD] * (1.0 - follows[q, BLOCKING]))
+
+
+@compiled
+def _ahead_by_tag(told: Floats, follows: Floats, share: Floats, j: int, q: int, horizon_s: float) -> float:
+    """θ_jq of virtual clock."""
+    lead = _tag_lead(told, follows, share, q, horizon_s) - _tag_lead(told, follows, share, j, horizon_s)
+    behind = math.exp(-abs(lead) / max(follows[j, WAIT] + follows[q, WAIT], 1e-300)) / 2.0
+    return 1.0 - behind if lead > 0.0 else behind
+
+
+@compiled
+def _tag_lead(told: Floats, follows: Floats, share: Floats, q: int, horizon_s: float) -> float:
+    """d of virtual clock: how far tags lead the time.
+
+    The tags are a queue of load x = ρ/share, here reflected Brownian motion with drift x − 1 seen over the
+    horizon: x s(1 + c)/(2(1 − x)) for x < 1 and (x − 1)·horizon above, smoothly joined.
+    """
+    slow = told[q, SERVICE] / share[q]
+    x = _carried(told, follows, q) / share[q]
+    drift = (x - 1.0) * horizon_s
+    spread = 2.0 * slow * x * (1.0 + told[q, SIZE_SCV]) * horizon_s
+    return float(slow + (drift + math.sqrt(drift**2 + spread)) / 2.0)
+
+
+@compiled
+def _ahead_in_turn(
+    told: Floats, follows: Floats, start: int, stop: int, share: Floats, j: int, q: int
+) -> float:
+    """θ_jq of deficit round robin."""
+    carried = 0.0
+    for other in range(start, stop):
+        carried += _carried(told, follows, other)
+    rho_j, rho_q = _carried(told, follows, j), _carried(told, follows, q)
+    backlog_j, backlog_q = rho_j * follows[j, WAIT], rho_q * follows[q, WAIT]
+    weight_j = share[j] / (told[j, SERVICE] + backlog_j)
+    weight_q = share[q] / (told[q, SERVICE] + backlog_q)
+    visit_j = _visit(share[j] * ROUND_S, told[j, SERVICE])
+    visit_q = _visit(share[q] * ROUND_S, told[q, SERVICE])
+    lasts = visit_j / (visit_j + backlog_j) * visit_q / (visit_q + backlog_q)
+    turn = 0.5
+    if carried > 0.0:
+        turn += (rho_j - rho_q) * (1.0 - (carried - rho_j - rho_q) / 2.0) / (2.0 * carried)
+    return float(lasts * turn + (1.0 - lasts) * weight_j / (weight_j + weight_q))
+
+
+@compiled
+def _visit(quantum_s: float, service_s: float) -> float:
+    """Mean time that a visit lasts when one comes in the middle; less than a packet is none."""
+    return quantum_s**2 / (2.0 * (quantum_s + service_s))
+
+
+@compiled
+def greedy_share(told: Floats, follows: Floats, start: int, stop: int, share: Floats, q: int) -> float:
+    """What queue q would get if it wanted all, by weighted max-min against what the others carry."""
     level = 1.0
     for _ in range(stop - start):
         left = 1.0
         weights = share[q]
         for other in range(start, stop):
             if other != q:
-                if scale * told[other, LOAD] < level * share[other]:
-                    left -= scale * told[other, LOAD]
+                if _carried(told, follows, other) < level * share[other]:
+                    left -= _carried(told, follows, other)
                 else:
                     weights += share[other]
         level = left / weights
