@@ -4,11 +4,12 @@
 into steps changes nothing, bit for bit. It releases the GIL; change rates, links and routes between two
 calls, from the same thread.
 
-What is modelled: output queues with tail drop that share a link as :mod:`twin.scheduling` says (FIFO, SP, WFQ,
-DRR), transmission, propagation (plus extra delay), and forwarding along the next hop that is in force when the
-packet reaches a node. What is not: processing time other than ``set_node_delay``, input queues, fragmentation,
-feedback (TCP). A packet counts on a link when it reaches the far end, so a counter never runs faster than the
-line. Theory and invariants of the event loop: :mod:`twin.simulator_core`.
+What is modelled: output queues with tail drop that share a link as :mod:`twin.scheduling` says (FIFO, SP,
+WFQ, DRR: :mod:`twin.simulator_schedulers`), transmission, propagation (plus extra delay), and forwarding
+along the next hop that is in force when the packet reaches a node. What is not: processing time other than
+``set_node_delay``, input queues, fragmentation, feedback (TCP). A packet counts on a link when it reaches the
+far end, so a counter never runs faster than the line. Theory and invariants of the event loop:
+:mod:`twin.simulator_core`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from twin import simulator_arrivals as arrivals
+from twin import simulator_arrivals as sources
 from twin import simulator_core as core
 from twin.errors import TopologyError
 from twin.network import Floats, Ints, Network
-from twin.simulator_build import build_state
+from twin.simulator_build import DRR_ROUND_S, build_state
 from twin.simulator_records import PACKET
 from twin.workload import (
     Arrivals,
@@ -84,19 +85,29 @@ class QueueTotals:
 
 
 class Simulator:
-    """See the module's docstring. Indices: flows as given, links and nodes as in the network."""
+    """See the module's docstring. Indices: flows as given, links and nodes as in the network.
+
+    ``percentiles`` keeps histograms of delay. ``drr_round_s`` is the link's time that the queues of a DRR
+    link share out, by weight, in one round: take a few packet times for a fine-grained scheduler.
+    """
 
     def __init__(
-        self, network: Network, flows: Sequence[Flow], *, seed: int, percentiles: bool = False
+        self,
+        network: Network,
+        flows: Sequence[Flow],
+        *,
+        seed: int,
+        percentiles: bool = False,
+        drr_round_s: float = DRR_ROUND_S,
     ) -> None:
         self.network = network
         self.now_s = 0.0
         self._capacity_bps = network.capacity_bps.copy()
         self._extra_delay_s = np.zeros(len(network.links))
         self._node_delay_s = np.zeros(len(network.nodes))
-        self._state = build_state(network, flows, seed, percentiles=percentiles)
+        self._state = build_state(network, flows, seed, percentiles=percentiles, drr_round_s=drr_round_s)
         self._pool_used = len(self._state.packets) // 2
-        arrivals.start(self._state)
+        sources.start(self._state)
         links, records = self._state.links, self._state.flows
         self.link_octets: Ints = _view(
             links, "octets"
@@ -152,7 +163,7 @@ class Simulator:
     def _set_rates(self, first: int, pps: Floats) -> None:
         if not (np.isfinite(pps).all() and (pps >= 0).all()):
             raise TopologyError("a flow's rate is NaN, infinite or negative: give zero or more packets/s")
-        arrivals.set_rates(self._state, first, pps, self.now_s)
+        sources.set_rates(self._state, first, pps, self.now_s)
 
     def set_link(
         self,
@@ -236,7 +247,7 @@ class Simulator:
         return delays
 
     def forget(self) -> None:
-        """Begin anew with figures of delay, percentiles and ``lost_measured``: for packets that enter from now.
+        """Begin anew with figures of delay and ``lost_measured``, for packets that enter from now on.
 
         Counters go on.
         """
@@ -250,8 +261,8 @@ class Simulator:
         queues = self._state.queues
         packet_seconds, bit_seconds = np.empty(len(queues)), np.empty(len(queues))
         core.occupancy(self._state, self.now_s, packet_seconds, bit_seconds)
-        counted = (queues[name].copy() for name in ("arrivals", "drops", "bits"))
-        return QueueTotals(*counted, packet_seconds, bit_seconds)
+        arrivals, drops, bits = (queues[name].copy() for name in ("arrivals", "drops", "bits"))
+        return QueueTotals(arrivals, drops, bits, packet_seconds, bit_seconds)
 
     def percentiles_s(self, percents: Sequence[float]) -> Floats:
         """Percentiles of delay since time 0 or ``forget``, [F, percents]; 0 where nothing was delivered.

@@ -1,7 +1,8 @@
 """When the flows of the packet simulator send, and how much: the compiled side of :mod:`twin.workload`.
 
 ``credit`` is what is left of the current gap at ``since``, in mean gaps: the next packet comes at
-since + credit / (pps · level), at a rate reduced by the packets that open a level. So a change of rate or level stretches the rest of a gap and draws nothing.
+since + credit / (pps · level). So a change of rate or level stretches the rest of a gap and draws nothing.
+Packets that open a level come on top, and the others at a rate that is lower by so much.
 """
 
 from __future__ import annotations
@@ -12,14 +13,10 @@ from typing import Any
 import numpy as np
 
 from twin.compiled import event_loop
-from twin.simulator_records import (
-    CONSTANT_GAPS,
-    CORRELATED_GAPS,
-    EXPONENTIAL_GAPS,
-    EXPONENTIAL_SIZES,
-    SIZES_IN_ORDER,
-    State,
-)
+from twin.simulator_records import State
+
+EXPONENTIAL_GAPS, CONSTANT_GAPS, CORRELATED_GAPS, TRACE_GAPS = range(4)
+DRAWN_SIZES, EXPONENTIAL_SIZES, SIZES_IN_ORDER = range(3)
 
 
 @event_loop

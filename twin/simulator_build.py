@@ -9,29 +9,25 @@ from numpy.typing import NDArray
 
 from twin.errors import TopologyError
 from twin.network import Floats, Network
-from twin.simulator_records import (
-    DRAWN_SIZES,
-    EXPONENTIAL_SIZES,
-    FLOW,
-    LINK,
-    PACKET,
-    QUEUE,
-    SIZES_IN_ORDER,
-    State,
-)
-from twin.workload import Flow, Gaps, PacketSizes, check_not_negative
+from twin.simulator_arrivals import DRAWN_SIZES, EXPONENTIAL_SIZES, SIZES_IN_ORDER
+from twin.simulator_records import FLOW, LINK, PACKET, QUEUE, State
+from twin.workload import Flow, Gaps, PacketSizes, check_not_negative, check_positive
 
 FIRST_RING = 32  # slots a link or a queue starts with; doubled whenever it is full
 BINS = 2048  # of a flow's histogram
 NO_LIMIT = 2**62
+DRR_ROUND_S = 1.0  # of the RouteNet data sets made with OMNeT++, whose links carry 10 to 400 packets in it
 
 
-def build_state(network: Network, flows: Sequence[Flow], seed: int, *, percentiles: bool = False) -> State:
+def build_state(
+    network: Network, flows: Sequence[Flow], seed: int, *, percentiles: bool, drr_round_s: float
+) -> State:
     """The state at time 0, its flows not started; the first half of the pool of packets is in use."""
     _check(network, flows, seed)
+    check_positive("drr_round_s", drr_round_s, "s")
     sizes = list(dict.fromkeys(flow.sizes for flow in flows))
     gaps = list(dict.fromkeys(flow.arrivals.gaps for flow in flows))
-    queues = _queue_records(network, max((max(table.bits) for table in sizes), default=0))
+    queues = _queue_records(network, drr_round_s)
     link_times, link_ids = _tree(len(network.links))
     flow_times, flow_ids = _tree(len(flows))
     rings = max(1, len(network.links) + np.count_nonzero(queues["mask"]))
@@ -70,8 +66,10 @@ def _check(network: Network, flows: Sequence[Flow], seed: int) -> None:
 
 
 def _shortest_delay_s(network: Network, sizes: list[PacketSizes]) -> float:
-    """No packet is faster than the smallest over one link, the fastest."""
-    smallest = min((1 if table.exponential else min(table.bits) for table in sizes), default=1)
+    """No packet is faster than the smallest over one link, the fastest; 1 % of exponential ones may be."""
+    smallest = min(
+        (table.bits[0] / 100 if table.exponential else min(table.bits) for table in sizes), default=1
+    )
     return float(smallest / network.capacity_bps.max(initial=1.0))
 
 
@@ -101,14 +99,14 @@ def _link_records(network: Network) -> NDArray[np.void]:
     return links
 
 
-def _queue_records(network: Network, largest_bits: int) -> NDArray[np.void]:
+def _queue_records(network: Network, drr_round_s: float) -> NDArray[np.void]:
     """Only where a link has several do its queues have rings: behind those of the links."""
     queues = np.zeros(len(network.queue_link), dtype=QUEUE)
     several = np.diff(network.queue_offsets)[network.queue_link] > 1
     queues["offset"][several] = FIRST_RING * (len(network.links) + np.arange(np.count_nonzero(several)))
     queues["mask"][several] = FIRST_RING - 1
     queues["share"] = network.queue_share
-    queues["quantum"] = network.queue_share * largest_bits * 10
+    queues["quantum"] = network.queue_share * drr_round_s
     return queues
 
 

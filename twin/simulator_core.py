@@ -3,10 +3,10 @@
 Theory
 ------
 One event per packet-hop where a link has one queue. A FIFO queue needs no event for the end of a service: a
-packet that arrives at t leaves at d = max(t, d') + bits / C, where d' is the departure of the packet before it
-(Lindley, 1952), and reaches the next node at a = max(a', d + latency). The queue holds the packets whose
-departure lies in the future, so a ring of them with a lazily moved pointer ``served`` gives the occupancy that
-the tail drop needs.
+packet that arrives at t leaves at d = max(t, d') + bits / C, where d' is the departure of the packet before
+it (Lindley, 1952), and reaches the next node at a = max(a', d + latency). The queue holds the packets whose
+departure lies in the future, so a ring of them with a lazily moved pointer ``served`` gives the occupancy
+that the tail drop needs.
 
 Where a link has several queues, the end of a service must choose, so it is an event while packets wait. But
 a packet's departure and arrival are known as soon as its service begins: then it moves from its queue to the
@@ -21,8 +21,8 @@ Invariants
 ----------
 - Ring of a link: ``head <= served <= tail`` are running numbers; number k lives at ``offset + (k & mask)``.
   [head, served) are on the wire, [served, tail) queue, the first of them in service; departures and arrivals
-  are sorted along the ring. A link with several queues leaves ``served`` alone: of its ring, the last packet
-  may be in service, while each queue has a ring of its own with what waits.
+  are sorted along the ring. Where a link has several queues, served = head: the last packet of its ring may
+  be in service, and what waits is in rings of the queues' own.
 - Leaf l of the link tree is the arrival of the head of ring l or, if that comes first and packets wait, the
   end of the service in progress; infinity where there is neither. Packets wait only behind a service.
 - Leaf f of the flow tree is min(next_arrival, level_until).
@@ -41,8 +41,12 @@ import numpy as np
 from twin.compiled import event_loop
 from twin.simulator_arrivals import draw_bits, enter_level, next_gap, plan, set_leaf, spend
 from twin.simulator_records import State
-from twin.simulator_schedulers import GPS, WFQ, choose, enter_idle, stamp
+from twin.simulator_schedulers import WFQ, choose, enter_idle, stamp
 
+# numba keeps compiled code as long as this file is the same, whatever happens to the files merged into it. So
+# the hash of simulator_arrivals.py and simulator_schedulers.py stands here; a test says what it should be.
+MERGED = "af9eb33eb058342a"
+Carried = tuple[int, int, int, int, int, float]  # flow, destination, bits, hops, class, entered
 HOP_LIMIT = 64  # the initial TTL most hosts send (RFC 1700)
 DONE = -1
 BIN_WIDTH = 0.01  # of a histogram of delays, on the logarithmic scale
@@ -95,9 +99,26 @@ def _slot(state: State, ring: Any, number: int) -> Any:
 
 
 @event_loop
-def _forward(state: State, node: int, now: float, packet: tuple[int, int, int, int, int, float]) -> int:
+def _put(slot: Any, packet: Carried) -> None:
+    slot.flow, slot.destination, slot.bits, slot.hops, slot.service_class, slot.entered = packet
+
+
+@event_loop
+def _carried(packet: Any) -> Carried:
+    return (
+        packet.flow,
+        packet.destination,
+        packet.bits,
+        packet.hops,
+        packet.service_class,
+        packet.entered,
+    )
+
+
+@event_loop
+def _forward(state: State, node: int, now: float, packet: Carried) -> int:
     """A packet is at a node: deliver, drop or queue it; return the ring that is full now, or DONE."""
-    flow_id, destination, bits, hops, service_class, entered = packet
+    flow_id, destination, bits, hops, _, entered = packet
     if node == destination:
         _deliver(state, flow_id, now - entered, bits, entered)
         return DONE
@@ -112,9 +133,7 @@ def _forward(state: State, node: int, now: float, packet: tuple[int, int, int, i
 
 
 @event_loop
-def _enter_single(
-    state: State, link_id: int, now: float, packet: tuple[int, int, int, int, int, float]
-) -> int:
+def _enter_single(state: State, link_id: int, now: float, packet: Carried) -> int:
     """A packet meets the only queue of a link: FIFO."""
     link = state.links[link_id]
     served = link.served
@@ -125,15 +144,8 @@ def _enter_single(
     queue = state.queues[link.first_queue]
     queue.arrivals += 1
     flow_id, _, bits, _, _, entered = packet
-    inside = INSIDE
-    held = link.held_bits
-    if inside == 0 and served < link.tail:
-        held -= _slot(state, link, served).bits
-    if (
-        link.tail - served - (1 - inside) * (served < link.tail) >= link.buffer
-        or (held + bits > link.buffer_bits and not (inside == 0 and served == link.tail))
-        or not link.up
-    ):
+    full = link.tail - served >= link.buffer or link.held_bits + bits > link.buffer_bits
+    if full or not link.up:
         queue.drops += 1
         _drop(state, link, flow_id, bits, entered)
         return DONE
@@ -143,9 +155,6 @@ def _enter_single(
     return link_id if link.tail - link.head > link.mask else DONE
 
 
-INSIDE = 1
-
-
 @event_loop
 def _begin_service(
     state: State,
@@ -153,32 +162,25 @@ def _begin_service(
     queue: Any,
     begins: float,
     came: float,
-    packet: tuple[int, int, int, int, int, float],
+    packet: Carried,
 ) -> None:
     """Append a packet to the link's ring: when it leaves and when it arrives is known now."""
-    flow_id, destination, bits, hops, service_class, entered = packet
     slot = _slot(state, link, link.tail)
-    slot.departs = begins + bits * link.seconds_per_bit
+    _put(slot, packet)
+    slot.hops += 1
+    slot.departs = begins + slot.bits * link.seconds_per_bit
     slot.arrives = max(link.last_arrives, slot.departs + link.latency)
-    slot.entered = entered
-    slot.flow = flow_id
-    slot.bits = bits
-    slot.destination = destination
-    slot.hops = hops + 1
-    slot.service_class = service_class
     link.last_departs = slot.departs
     link.last_arrives = slot.arrives
     link.tail += 1
-    link.held_bits += bits
-    queue.bits += bits
+    link.held_bits += slot.bits
+    queue.bits += slot.bits
     queue.packet_seconds += slot.departs - came
-    queue.bit_seconds += bits * (slot.departs - came)
+    queue.bit_seconds += slot.bits * (slot.departs - came)
 
 
 @event_loop
-def _enter_one_of_several(
-    state: State, link_id: int, now: float, packet: tuple[int, int, int, int, int, float]
-) -> int:
+def _enter_one_of_several(state: State, link_id: int, now: float, packet: Carried) -> int:
     """A packet meets a link with several queues: it is served at once, waits in its queue, or is dropped."""
     link = state.links[link_id]
     flow_id, _, bits, _, service_class, entered = packet
@@ -186,19 +188,14 @@ def _enter_one_of_several(
     queue = state.queues[queue_id]
     queue.arrivals += 1
     held, held_bits = queue.tail - queue.head, queue.held_bits
-    if INSIDE and link.serving == queue_id and link.last_departs > now:
+    if link.serving == queue_id and link.last_departs > now:
         held += 1
         held_bits += link.serving_bits
-    idle = link.waiting == 0 and link.last_departs <= now
-    if (
-        held >= link.buffer
-        or (held_bits + bits > link.buffer_bits and not (INSIDE == 0 and idle))
-        or not link.up
-    ):
+    if held >= link.buffer or held_bits + bits > link.buffer_bits or not link.up:
         queue.drops += 1
         _drop(state, link, flow_id, bits, entered)
         return DONE
-    if idle:
+    if link.waiting == 0 and link.last_departs <= now:
         enter_idle(state, link, queue_id, bits, now)
         link.serving = queue_id
         link.serving_bits = bits
@@ -213,22 +210,15 @@ def _enter_one_of_several(
 
 
 @event_loop
-def _wait(
-    state: State, link: Any, queue: Any, now: float, packet: tuple[int, int, int, int, int, float]
-) -> None:
-    flow_id, destination, bits, hops, service_class, entered = packet
+def _wait(state: State, link: Any, queue: Any, now: float, packet: Carried) -> None:
+    """A packet queues up behind others."""
     slot = _slot(state, queue, queue.tail)
+    _put(slot, packet)
     slot.departs = now
-    slot.entered = entered
-    slot.flow = flow_id
-    slot.bits = bits
-    slot.destination = destination
-    slot.hops = hops
-    slot.service_class = service_class
-    if link.policy == WFQ or link.policy == GPS:
-        slot.arrives = stamp(state, link, queue, bits, now)
+    if link.policy == WFQ:
+        slot.arrives = stamp(link, queue, slot.bits, now)
     queue.tail += 1
-    queue.held_bits += bits
+    queue.held_bits += slot.bits
     link.waiting += 1
 
 
@@ -251,15 +241,7 @@ def _serve_next(state: State, link_id: int) -> int:
     link.waiting -= 1
     link.serving = queue_id
     link.serving_bits = packet.bits
-    carried = (
-        packet.flow,
-        packet.destination,
-        packet.bits,
-        packet.hops,
-        packet.service_class,
-        packet.entered,
-    )
-    _begin_service(state, link, queue, link.last_departs, packet.departs, carried)
+    _begin_service(state, link, queue, link.last_departs, packet.departs, _carried(packet))
     set_leaf(state.link_times, state.link_ids, link_id, _next_event(state, link))
     return link_id if link.tail - link.head > link.mask else DONE
 
@@ -276,15 +258,7 @@ def _land(state: State, link_id: int) -> int:
     link.packets += 1
     link.octets += (packet.bits + 7) >> 3
     set_leaf(state.link_times, state.link_ids, link_id, _next_event(state, link))
-    carried = (
-        packet.flow,
-        packet.destination,
-        packet.bits,
-        packet.hops,
-        packet.service_class,
-        packet.entered,
-    )
-    return _forward(state, link.target, packet.arrives, carried)
+    return _forward(state, link.target, packet.arrives, _carried(packet))
 
 
 @event_loop
@@ -386,7 +360,6 @@ def empty_link(state: State, link_id: int, now: float) -> None:
         queue.held_bits = 0
         queue.finish = 0.0
         queue.deficit = 0.0
-    link.virtual = 0.0
     link.granted = 0
     link.waiting = 0
     link.held_bits = 0

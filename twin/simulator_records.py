@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 PACKET = np.dtype(
     [
         ("departs", "f8"),  # last bit leaves the queue; while it waits in one of several: came at
-        ("arrives", "f8"),  # last bit reaches the next node; while it waits: its tag (WFQ)
+        ("arrives", "f8"),  # last bit reaches the next node; while it waits: its stamp (WFQ)
         ("entered", "f8"),  # at the source
         ("flow", "i4"),
         ("bits", "i4"),
@@ -42,10 +42,8 @@ LINK = np.dtype(
         ("policy", "i4"),  # place in twin.scheduling.POLICIES
         ("serving", "i4"),  # queue of the packet in service, or of the last one
         ("serving_bits", "i4"),
-        ("turn", "i4"),  # DRR: whose turn it is, and whether it got its quantum
+        ("turn", "i4"),  # DRR: the queue whose turn it is, and whether it got its quantum
         ("granted", "i4"),
-        ("virtual", "f8"),  # WFQ: virtual time
-        ("virtual_at", "f8"),  # and when it was that
         ("octets", "i8"),
         ("packets", "i8"),
         ("drops", "i8"),
@@ -61,8 +59,8 @@ QUEUE = np.dtype(
         ("tail", "i8"),
         ("held_bits", "i8"),
         ("share", "f8"),
-        ("finish", "f8"),  # WFQ: tag of the last packet that came
-        ("quantum", "f8"),  # DRR, bits
+        ("finish", "f8"),  # WFQ: stamp of the last packet that came
+        ("quantum", "f8"),  # DRR, seconds
         ("deficit", "f8"),
         ("arrivals", "i8"),  # taken in or dropped
         ("drops", "i8"),
@@ -84,10 +82,10 @@ FLOW = np.dtype(
         ("source", "i4"),
         ("destination", "i4"),
         ("service_class", "i4"),
-        ("gaps", "i4"),  # one of the GAPS below
+        ("gaps", "i4"),  # kind of twin.workload.Gaps
         ("modulation", "i4"),  # 0 none, 1 two states, 2 lognormal
         ("state", "i4"),  # which of the two states
-        ("sizes", "i4"),  # one of the SIZES below
+        ("sizes", "i4"),  # drawn from a table, exponential, or in order: see simulator_arrivals
         ("size_from", "i4"),  # its rows of the size table
         ("size_to", "i4"),
         ("size_at", "i4"),  # sizes in order: the next one
@@ -117,8 +115,6 @@ FLOW = np.dtype(
     ],
     align=True,
 )
-EXPONENTIAL_GAPS, CONSTANT_GAPS, CORRELATED_GAPS, TRACE_GAPS = range(4)
-DRAWN_SIZES, EXPONENTIAL_SIZES, SIZES_IN_ORDER = range(3)
 
 
 class State(NamedTuple):

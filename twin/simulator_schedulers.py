@@ -1,15 +1,26 @@
 """Which queue of a link serves next: strict priority, fair queueing, deficit round robin, compiled.
 
-WFQ stamps every packet that comes with F = max(V, F') + bits / share, where F' is the stamp of the packet
-before it in its queue and V the virtual time, and serves the smallest stamp first; see VARIANT.
+Two of the three leave details open. The choices here are those that reproduce the RouteNet 2022 data set,
+made with OMNeT++: the mean delays of its flows agree within the noise of simulation for every policy.
 
-DRR (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995): when its turn
-comes, a queue with packets gets its quantum on top of what it saved, and sends as long as that lasts. A queue
-that runs empty forgets what it saved.
+SP: the first queue that is not empty; a packet in service is finished (non-preemptive).
+
+WFQ: the virtual clock (Zhang, "Virtual clock: a new traffic control algorithm for packet switching networks",
+SIGCOMM 1990). A packet that comes at t gets the stamp F = max(t, F') + bits / (share · C), where F' is the
+stamp of the packet before it in its queue: when it would leave a line of its own. The smallest stamp is
+served first. Busy queues share the link by their weights, as in any weighted fair queueing; a queue that used
+what others left idle is ahead of its clock and gives way to them for a while.
+
+DRR: Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995, by the clock
+instead of bits. When its turn comes, a queue gets its share of a *round*, so many seconds, on top of what it
+saved, and sends as long as that lasts. Its turn ends when the next packet would take longer, or when it is
+found empty at the end of a packet; then it forgets what it saved. A packet that comes to an idle link begins
+a turn of its queue.
 """
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -19,53 +30,27 @@ from twin.scheduling import POLICIES
 from twin.simulator_records import State
 
 SP, WFQ, DRR = (POLICIES.index(name) for name in ("SP", "WFQ", "DRR"))
-GPS = 4
 
 
 @event_loop
-def stamp(state: State, link: Any, queue: Any, bits: int, now: float) -> float:
-    """WFQ: the tag of a packet that comes now."""
-    if link.policy == GPS:
-        _advance_virtual_time(state, link, now)
-    queue.finish = max(link.virtual, queue.finish) + bits / queue.share
+def stamp(link: Any, queue: Any, bits: int, now: float) -> float:
+    """WFQ: when the packet that comes now would leave if its queue had a line of its own."""
+    queue.finish = max(now, queue.finish) + bits * link.seconds_per_bit / queue.share
     return float(queue.finish)
-
-
-@event_loop
-def _advance_virtual_time(state: State, link: Any, now: float) -> None:
-    left = (now - link.virtual_at) / link.seconds_per_bit
-    link.virtual_at = now
-    while True:
-        share = 0.0
-        soonest = np.inf
-        for q in range(link.first_queue, link.first_queue + link.queues):
-            if state.queues[q].finish > link.virtual:
-                share += state.queues[q].share
-                soonest = min(soonest, state.queues[q].finish)
-        if share == 0.0:
-            return
-        needed = (soonest - link.virtual) * share
-        if needed > left:
-            link.virtual += left / share
-            return
-        left -= needed
-        link.virtual = soonest
 
 
 @event_loop
 def enter_idle(state: State, link: Any, queue_id: int, bits: int, now: float) -> None:
     """A packet comes to an idle link and is served at once: bring the scheduler to where that leaves it."""
+    queue = state.queues[queue_id]
     if link.policy == WFQ:
-        for q in range(link.first_queue, link.first_queue + link.queues):
-            state.queues[q].finish = 0.0
-        link.virtual = bits / state.queues[queue_id].share
-        state.queues[queue_id].finish = link.virtual
-    elif link.policy == GPS:
-        stamp(state, link, state.queues[queue_id], bits, now)
+        stamp(link, queue, bits, now)
     elif link.policy == DRR:
-        state.queues[queue_id].deficit = 0.0
-        link.turn = _next_turn(link, queue_id)
-        link.granted = 0
+        state.queues[link.turn].deficit = 0.0
+        needed = bits * link.seconds_per_bit
+        queue.deficit = ceil(needed / queue.quantum) * queue.quantum - needed
+        link.turn = queue_id
+        link.granted = 1
 
 
 @event_loop
@@ -73,9 +58,9 @@ def choose(state: State, link: Any) -> int:
     """The queue that serves next; one of them has a packet."""
     if link.policy == SP:
         return _first_waiting(state, link)
-    if link.policy == DRR:
-        return _next_in_turn(state, link)
-    return _smallest_tag(state, link)
+    if link.policy == WFQ:
+        return _smallest_stamp(state, link)
+    return _next_in_turn(state, link)
 
 
 @event_loop
@@ -87,43 +72,34 @@ def _first_waiting(state: State, link: Any) -> int:
 
 
 @event_loop
-def _smallest_tag(state: State, link: Any) -> int:
+def _smallest_stamp(state: State, link: Any) -> int:
     best = -1
     smallest = np.inf
     for q in range(link.first_queue, link.first_queue + link.queues):
         queue = state.queues[q]
         if queue.head < queue.tail:
-            tag = state.packets[queue.offset + (queue.head & queue.mask)].arrives
-            if best < 0 or tag < smallest:
-                smallest = tag
+            stamped = state.packets[queue.offset + (queue.head & queue.mask)].arrives
+            if stamped < smallest:
+                smallest = stamped
                 best = q
-    if link.policy == WFQ:
-        link.virtual = smallest
     return best
-
-
-@event_loop
-def _next_turn(link: Any, queue_id: int) -> int:
-    following = queue_id + 1
-    return int(link.first_queue if following == link.first_queue + link.queues else following)
 
 
 @event_loop
 def _next_in_turn(state: State, link: Any) -> int:
     while True:
-        q = link.turn
-        queue = state.queues[q]
-        if queue.head < queue.tail:
+        queue = state.queues[link.turn]
+        if queue.head == queue.tail:
+            queue.deficit = 0.0
+        else:
             if not link.granted:
                 queue.deficit += queue.quantum
                 link.granted = 1
             bits = state.packets[queue.offset + (queue.head & queue.mask)].bits
-            if bits <= queue.deficit:
-                queue.deficit -= bits
-                if queue.head + 1 == queue.tail:
-                    queue.deficit = 0.0
-                    link.turn = _next_turn(link, q)
-                    link.granted = 0
-                return int(q)
-        link.turn = _next_turn(link, q)
+            if bits * link.seconds_per_bit <= queue.deficit:
+                queue.deficit -= bits * link.seconds_per_bit
+                return int(link.turn)
+        link.turn += 1
+        if link.turn == link.first_queue + link.queues:
+            link.turn = link.first_queue
         link.granted = 0

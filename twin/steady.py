@@ -17,6 +17,7 @@ import numpy as np
 from twin.errors import TopologyError
 from twin.network import Floats, Ints, Network
 from twin.simulator import Simulator
+from twin.simulator_build import DRR_ROUND_S
 from twin.workload import Flow, check_not_negative, check_positive
 
 PERCENTS = (10, 50, 90)
@@ -51,13 +52,14 @@ def run_steady(
     duration_s: float,
     batches: int = 20,
     percentiles: bool = False,
+    drr_round_s: float = DRR_ROUND_S,
 ) -> SteadyState:
     """Simulate ``flows`` over ``network``; the same arguments give the same figures, bit for bit."""
     check_not_negative("warm_up_s", warm_up_s, "s")
     check_positive("duration_s", duration_s, "s")
     if batches < 2:
         raise TopologyError(f"{batches} batches tell nothing about noise: take two or more")
-    simulator = Simulator(network, flows, seed=seed, percentiles=percentiles)
+    simulator = Simulator(network, flows, seed=seed, percentiles=percentiles, drr_round_s=drr_round_s)
     simulator.advance(warm_up_s)
     simulator.forget()
     sent, queues = simulator.sent_packets.copy(), simulator.queue_totals()
