@@ -17,8 +17,9 @@ counts as buffered: a queue of 32 packets never holds more.
 follow destinations, so those networks bring their ``routes``.
 
 *On-off traffic.* Packets/s are those while on. The generator sends a packet when an on period begins, and
-one after every gap from then on: 1 + rate·on a period, 9 % (median) above what the nominal rates say. What a
-model is given is that mean; no measured rate enters.
+others at equal gaps, of which it keeps what is left at the end of a period: 1 + rate·on packets a period, 9 %
+(median) above what the nominal rates say, spread as if on and off times alone were random. What a model is
+given is that mean, and gaps that do not vary while on; no measured rate enters.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def _rates(law: str, given: list[float]) -> tuple[float, ...]:
     if not (on_s > 0 and off_s >= 0):
         raise BadRecord("rates", f"a flow is on for {on_s} s and off for {off_s} s")
     period_s = on_s + off_s
-    begins = (1 + pps * on_s) / (pps * on_s)  # a packet at once, then one after every gap
-    return bps * begins, begins * pps * on_s / period_s, 1.0, off_s / on_s, on_s * off_s / period_s
+    begins = (1 + pps * on_s) / (pps * on_s)  # a packet at once, then others at equal gaps
+    return bps * begins, begins * pps * on_s / period_s, 0.0, off_s / on_s, on_s * off_s / period_s
 
 
 def _tail(text: str) -> _Tail:
