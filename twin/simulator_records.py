@@ -20,32 +20,33 @@ PACKET = np.dtype(
     ],
     align=True,
 )
+# What every packet touches comes first, in two cache lines of 64 octets.
 LINK = np.dtype(
     [
         ("seconds_per_bit", "f8"),
         ("latency", "f8"),  # propagation + extra delay + delay of the slow node it leaves
         ("last_departs", "f8"),  # end of the service in progress
         ("last_arrives", "f8"),
-        ("offset", "i8"),
-        ("mask", "i8"),
         ("head", "i8"),
         ("served", "i8"),
         ("tail", "i8"),
-        ("buffer", "i8"),  # packets a queue holds, the one in service included
-        ("buffer_bits", "i8"),
+        ("offset", "i8"),
         ("held_bits", "i8"),  # of [served, tail)
+        ("buffer_bits", "i8"),  # what a queue holds, the packet in service included
+        ("buffer", "i8"),  # the same in packets
+        ("octets", "i8"),
+        ("packets", "i8"),
+        ("mask", "i4"),
+        ("waiting", "i4"),  # packets in the queues of a link that has several
         ("target", "i4"),
         ("up", "i4"),
         ("queues", "i4"),
         ("first_queue", "i4"),
-        ("waiting", "i8"),  # packets in the queues of a link that has several
         ("policy", "i4"),  # place in twin.scheduling.POLICIES
         ("serving", "i4"),  # queue of the packet in service, or of the last one
         ("serving_bits", "i4"),
         ("turn", "i4"),  # DRR: the queue whose turn it is, and whether it got its quantum
         ("granted", "i4"),
-        ("octets", "i8"),
-        ("packets", "i8"),
         ("drops", "i8"),
         ("drop_octets", "i8"),
     ],
@@ -53,20 +54,20 @@ LINK = np.dtype(
 )
 QUEUE = np.dtype(
     [
-        ("offset", "i8"),  # ring of the packets that wait; unused where a link has one queue
-        ("mask", "i8"),
-        ("head", "i8"),
+        ("arrivals", "i8"),  # taken in or dropped
+        ("bits", "i8"),  # whose service has begun
+        ("packet_seconds", "f8"),  # time that packets have spent here, service included: see core.occupancy
+        ("bit_seconds", "f8"),
+        ("drops", "i8"),
+        ("head", "i8"),  # ring of the packets that wait; unused where a link has one queue
         ("tail", "i8"),
+        ("offset", "i8"),
+        ("mask", "i8"),
         ("held_bits", "i8"),
         ("share", "f8"),
         ("finish", "f8"),  # WFQ: stamp of the last packet that came
         ("quantum", "f8"),  # DRR, seconds
         ("deficit", "f8"),
-        ("arrivals", "i8"),  # taken in or dropped
-        ("drops", "i8"),
-        ("bits", "i8"),  # whose service has begun
-        ("packet_seconds", "f8"),  # time that packets have spent here, service included: see core.occupancy
-        ("bit_seconds", "f8"),
     ],
     align=True,
 )
@@ -77,41 +78,41 @@ FLOW = np.dtype(
         ("since", "f8"),
         ("credit", "f8"),
         ("pps", "f8"),
+        ("opening_pps", "f8"),
         ("level", "f8"),
         ("random", "u8"),
         ("source", "i4"),
         ("destination", "i4"),
         ("service_class", "i4"),
         ("gaps", "i4"),  # kind of twin.workload.Gaps
-        ("modulation", "i4"),  # 0 none, 1 two states, 2 lognormal
-        ("state", "i4"),  # which of the two states
+        ("opens", "i4"),  # the next packet is one that opens a level
         ("sizes", "i4"),  # drawn from a table, exponential, or in order: see simulator_arrivals
         ("size_from", "i4"),  # its rows of the size table
         ("size_to", "i4"),
-        ("size_at", "i4"),  # sizes in order: the next one
-        ("gap_from", "i4"),  # its rows of the gap table
-        ("gap_to", "i4"),
-        ("gap_at", "i4"),
-        ("repeat", "i4"),
-        ("levels", "f8", (2,)),
-        ("stays", "f8", (2,)),
-        ("sigma", "f8"),
-        ("opening_pps", "f8"),
-        ("opens", "i4"),  # the next packet is one of these
-        ("memory", "f8"),  # correlated gaps: of the normal process behind them
-        ("normal", "f8"),
         ("sent_packets", "i8"),
         ("sent_octets", "i8"),
         ("delivered_packets", "i8"),
         ("delivered_octets", "i8"),
-        ("lost_packets", "i8"),
-        ("lost_measured", "i8"),  # of those that entered after ``measured_from``
         ("count", "i8"),  # delays since they were last taken: around ``shift``, the first of them
         ("shift", "f8"),
         ("sum", "f8"),
         ("sum_squares", "f8"),
         ("min", "f8"),
         ("max", "f8"),
+        ("lost_packets", "i8"),
+        ("lost_measured", "i8"),  # of those that entered after ``measured_from``
+        ("modulation", "i4"),  # 0 none, 1 two states, 2 lognormal
+        ("state", "i4"),  # which of the two states
+        ("levels", "f8", (2,)),
+        ("stays", "f8", (2,)),
+        ("sigma", "f8"),
+        ("size_at", "i4"),  # sizes in order: the next one
+        ("gap_from", "i4"),  # its rows of the gap table
+        ("gap_to", "i4"),
+        ("gap_at", "i4"),
+        ("repeat", "i4"),
+        ("memory", "f8"),  # correlated gaps: of the normal process behind them
+        ("normal", "f8"),
     ],
     align=True,
 )
