@@ -158,7 +158,7 @@ def _model(settings: Settings) -> Findings:
     if settings.twin.model != "routenet":
         yield Finding("ok", "model", f"{settings.twin.model}: needs no weights")
         return
-    from twin.routenet import load  # torch: only when a model is to be examined
+    from twin.inference import load
 
     try:
         model = load(Path(settings.twin.checkpoint) if settings.twin.checkpoint else None)

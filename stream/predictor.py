@@ -49,17 +49,15 @@ def load_model(name: str, checkpoint: Path | None = None) -> tuple[DelayModel, s
         return MG1K(), f"{name} cannot be loaded, mg1k predicts instead: {error}"
 
 
-def _load_routenet(checkpoint: Path | None) -> DelayModel:
-    import torch
+def _load_trained(name: str, checkpoint: Path | None) -> DelayModel:
+    from twin.inference import load
 
-    from twin import routenet
-
-    torch.set_num_threads(1)  # the models are small; more threads only take the cores from the other services
-    return routenet.load(checkpoint)
+    return load(checkpoint, name=name)
 
 
 MODELS: dict[str, Callable[[Path | None], DelayModel]] = {
-    "routenet": _load_routenet,
+    "routenet": lambda checkpoint: _load_trained("routenet", checkpoint),
+    "rnn": lambda checkpoint: _load_trained("rnn", checkpoint),
     "mg1k": lambda _: MG1K(),
     "mm1b": lambda _: MM1B(),
 }

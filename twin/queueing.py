@@ -40,7 +40,7 @@ from twin.queueing_finite import smith_blocking
 from twin.queueing_flows import BPS, PPS, SQUARES, Flows, along, offer
 from twin.queueing_sharing import BLOCKING, WAIT, WAIT_STD, serve
 
-__all__ = ["MG1K", "MM1B", "Queues", "interval_width", "smith_blocking", "sum_hops", "transmission_s"]
+__all__ = ["MG1K", "MM1B", "LinkQueues", "interval_width", "smith_blocking", "sum_hops", "transmission_s"]
 
 SIZE_SCV = 0.46  # 80 and 1,500-octet packets that average 1,000 octets: what a flow is taken to carry
 PASSES = 24  # at most; light networks need two
@@ -49,7 +49,7 @@ TOLERANCE = 1e-5  # in blocking probability
 
 
 @dataclass(frozen=True)
-class Queues:
+class LinkQueues:
     """The fixed point: every queue, [Q] each, and every link, [L] each. With FIFO alone, Q = L."""
 
     arrival_pps: Floats  # offered to the queue, after losses upstream
@@ -64,9 +64,6 @@ class Queues:
     buffer_packets: Floats  # the buffer; one of bits ÷ mean packet
     link_load: Floats  # [L] ρ offered by all queues of a link
     utilisation: Floats  # [L] carried load, at most one
-
-
-LinkQueues = Queues
 
 
 class MG1K:
@@ -88,12 +85,12 @@ class MG1K:
         flows = Flows.of(network, traffic, self.size_scv)
         return self._assemble(network, flows, self._solve(network, flows))
 
-    def solve(self, network: Network, traffic: Traffic) -> Queues:
+    def solve(self, network: Network, traffic: Traffic) -> LinkQueues:
         """The queues at their fixed point."""
         check_traffic(network, traffic)
         return self._solve(network, Flows.of(network, traffic, self.size_scv))
 
-    def _solve(self, network: Network, flows: Flows) -> Queues:
+    def _solve(self, network: Network, flows: Flows) -> LinkQueues:
         blocking = np.zeros(len(network.queue_link))
         follows = np.zeros((len(blocking), 3))
         for step in range(PASSES):
@@ -106,7 +103,7 @@ class MG1K:
 
     def _serve(
         self, network: Network, flows: Flows, offered: Floats, before: Floats
-    ) -> tuple[Queues, Floats]:
+    ) -> tuple[LinkQueues, Floats]:
         """What the queues make of what they are offered, [Q, OFFERED]."""
         pps, bps = offered[:, PPS], offered[:, BPS]
         some = pps > 0
@@ -125,7 +122,7 @@ class MG1K:
         scv = np.maximum(size_scv + self._arrival_scv(offered) - 1.0, 0.0)
         follows = self._share(network, np.column_stack([load, service, size_scv, scv, buffers]), before)
         blocking, wait = follows[:, BLOCKING], follows[:, WAIT]
-        queues = Queues(
+        queues = LinkQueues(
             arrival_pps=pps,
             arrival_bps=bps,
             service_s=service,
@@ -149,7 +146,7 @@ class MG1K:
         """Squared variation of the gaps between arrivals, [Q]."""
         return np.full(len(offered), self.arrival_scv)
 
-    def _assemble(self, network: Network, flows: Flows, queues: Queues) -> PathPrediction:
+    def _assemble(self, network: Network, flows: Flows, queues: LinkQueues) -> PathPrediction:
         """Sum the queues along every path."""
         queueing, fixed, jitter, loss = along(
             network.paths.links,

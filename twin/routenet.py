@@ -1,77 +1,77 @@
-"""RouteNet: a graph neural network that corrects the queueing model, hop by hop.
+"""RouteNet: a graph neural network that corrects the queueing model, hop by hop. The model as its papers
+write it, in torch, for training and for CUDA; :mod:`twin.inference` runs the same weights on a CPU.
 
-Letters as in the papers: h_p path states, h_l link states, T iterations, p_i the i-th hop of path p.
-"""
+Letters as in the papers: h_f flow states, h_q queue states, h_l links, T iterations, f_i the i-th hop of flow
+f."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn import functional
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from twin.checkpoint import Checkpoint, RouteNetConfig, read_checkpoint
-from twin.features import (
-    HOP_FEATURES,
-    LINK_FEATURES,
-    PATH_FEATURES,
-    POISSON,
-    Burstiness,
-    Features,
-    build_features,
-    operating_point,
-    worst_load,
-)
-from twin.models import PathPrediction
-from twin.network import Network, Traffic
-from twin.queueing import MG1K, interval_width
+from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, Checkpoint, RouteNetConfig
+from twin.features import FLOW_FEATURES, HOP_FEATURES, QUEUE_FEATURES, Features
+from twin.inference_cpu import Said
 
-SHIPPED = "routenet.pt"
-OUTPUTS = 4  # corrections of a hop: ln wait, ln deviation of the wait, slope and offset of ln blocking
+OTHERS = 3  # outputs of a hop beside the wait's: ln deviation of the wait, slope and offset of ln blocking
+LEAST_SCALE, MOST_SCALE = -7.0, 1.0  # ln of the expected error of ln delay: 0.1 % to a factor of e
 
 
-class PathGraph(Data):  # type: ignore[misc]  # torch_geometric ships no types
-    """A bipartite graph of links and paths whose edges are hops; torch_geometric.data.Batch batches it.
+class FlowGraph(Data):  # type: ignore[misc]  # torch_geometric ships no types
+    """A bipartite graph of queues and flows whose edges are hops; torch_geometric.data.Batch batches it.
 
-    link_x [L, ·], path_x [R, ·], hop_x [H, ·]; hop_link, hop_path, hop_index [H]; the prior: hop_wait,
-    hop_wait_std, hop_ln_blocking [H], size_scv [R].
-    """
+    queue_x [Q, ·], flow_x [F, ·], hop_x [H, ·]; hop_queue, hop_flow, hop_index [H]; queue_link, queue_part
+    [Q]; the prior, in units of the flow's transmission time: hop_wait, hop_wait_std, hop_ln_blocking [H];
+    size_scv [F]."""
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """How far indices move when graphs are put into one batch."""
-        sizes = {"hop_link": "link_x", "hop_path": "path_x"}
+        if key == "queue_link":
+            return int(value.max()) + 1  # every link has a queue
+        sizes = {"hop_queue": "queue_x", "hop_flow": "flow_x"}
         return self[sizes[key]].size(0) if key in sizes else 0
 
 
-def to_graph(features: Features) -> PathGraph:
+def to_graph(features: Features) -> FlowGraph:
     """Features as tensors: tables in float32, the prior in float64 so that nothing is lost where nothing is
     corrected."""
-    tables = {"link_x": features.link, "path_x": features.path, "hop_x": features.hop}
-    arrays = ("hop_link", "hop_path", "hop_index", "hop_wait", "hop_wait_std", "hop_ln_blocking")
-    return PathGraph(
-        num_nodes=len(features.link),
-        size_scv=torch.full((len(features.path),), features.size_scv, dtype=torch.float64),
-        **{name: torch.from_numpy(table).float() for name, table in tables.items()},
-        **{name: torch.from_numpy(getattr(features, name)) for name in arrays},
-    )
+    hop_flow = features.hops.hop_path
+    index = np.arange(len(hop_flow)) - features.hops.offsets[:-1][hop_flow]
+    per_hop = 1.0 / np.maximum(features.transmission_s[hop_flow], 1e-300)
+    arrays = {
+        "queue_x": features.queue,
+        "flow_x": features.flow,
+        "hop_x": features.hop,
+        "hop_queue": features.hop_queue,
+        "hop_flow": hop_flow,
+        "hop_index": index,
+        "queue_link": features.queue_link,
+        "queue_part": features.queue_part,
+        "hop_wait": features.wait_s[features.hop_queue] * per_hop,
+        "hop_wait_std": features.wait_std_s[features.hop_queue] * per_hop,
+        "hop_ln_blocking": features.ln_blocking[features.hop_queue],
+        "size_scv": features.size_scv,
+    }
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return FlowGraph(num_nodes=len(features.queue), **tensors)
 
 
 @dataclass(frozen=True)
-class PathTensors:
-    """What the network says of the paths of a batch, float64[R] each."""
+class FlowTensors:
+    """What the network says of the flows of a batch; delays and jitter ÷ the flow's transmission time."""
 
-    delay: Tensor  # (waits + transmission) ÷ transmission
-    jitter: Tensor  # ÷ transmission
-    loss: Tensor
+    delays: Tensor  # [F, heads] waits + transmission, by every head of the ensemble
+    jitter: Tensor  # [F]
+    loss: Tensor  # [F]
+    ln_scale: Tensor  # [F] ln of the error to expect of ln delay
 
 
 class RouteNetModule(nn.Module):
@@ -80,80 +80,114 @@ class RouteNetModule(nn.Module):
     RouteNet-Erlang (Ferriol-Galmés et al., INFOCOM 2022, arXiv 2202.13956, Algorithm 1) and RouteNet-Fermi
     (the same, IEEE/ACM ToN 2023, arXiv 2212.12070, Algorithm 1): for t = 1 … T
 
-        h_p ← GRU over the hops i of p with input [h_{l(p_i)}, x_{p_i}];  m_{p_i} = h_p before hop i
-        h_l ← GRU(h_l, Σ_{p_i on l} share_{p_i} · m_{p_i})
+        h_l ← Σ_{q of l} part_q · h_q                                                        where t > 1
+        h_q ← GRU(h_q, [Σ_{f_i in q} share_{f_i} · m_{f_i}, h_l])                              where t > 1
+        h_f ← GRU over the hops i of f with input [h_{q(f_i)}, x_{f_i}];  m_{f_i} = h_f before hop i
 
-    and a read-out per hop, r_{p_i} = MLP([h_p after hop i, h_l]).
+    and a read-out per hop, r_{f_i} = MLP([h_f after hop i, h_q, x_{f_i}]).
 
-    Differs in: (1) the read-out corrects a queueing model, delay_p = Σ_i W_{p_i}·exp(r_{p_i}) + transmission,
+    Differs in: (1) the read-out corrects a queueing model, delay_f = Σ_i W_{f_i}·exp(r_{f_i}) + transmission,
     so that an untrained network *is* the queueing model (its last layer starts at zero); (2) all inputs are
-    dimensionless and clamped to what training saw; (3) messages to a link are weighted by each path's
-    share of its packets, so that their sum does not grow with the size of the network; (4) one FIFO queue per
-    link, so queue and link are one entity; (5) T = 4, as the prior already knows the loads.
-    """
+    dimensionless and clamped to what training saw; (3) messages to a queue are weighted by each flow's share
+    of its packets, so that their sum does not grow with the size of the network; (4) a link is the
+    load-weighted mean of its queues, not a GRU over them; their order is a feature; (5) T = 3 and 16-d
+    states, as the prior already knows the loads; (6) the wait has several heads on one trunk, each trained on
+    a resampling of the data of its own (bootstrap; Lee et al., arXiv 1511.06314), and h_f also tells the
+    error to expect."""
 
     def __init__(self, config: RouteNetConfig) -> None:
         super().__init__()
         self.config = config
         state, hidden = config.state, config.hidden
-        self.scale_link = FeatureScale(len(LINK_FEATURES))
-        self.scale_path = FeatureScale(len(PATH_FEATURES))
+        self.scale_queue = FeatureScale(len(QUEUE_FEATURES))
+        self.scale_flow = FeatureScale(len(FLOW_FEATURES))
         self.scale_hop = FeatureScale(len(HOP_FEATURES))
-        self.embed_link = _mlp(len(LINK_FEATURES), hidden, state)
-        self.embed_path = _mlp(len(PATH_FEATURES), hidden, state)
-        self.path_update = nn.GRU(state + len(HOP_FEATURES), state)
-        self.link_update = nn.GRUCell(state, state)
-        self.readout = _mlp(2 * state + len(HOP_FEATURES), hidden, hidden)
-        self.correct = nn.Linear(hidden, OUTPUTS)
-        nn.init.zeros_(self.correct.weight)
-        nn.init.zeros_(self.correct.bias)
+        self.embed_queue = _mlp(len(QUEUE_FEATURES), hidden, state)
+        self.embed_flow = _mlp(len(FLOW_FEATURES), hidden, state)
+        self.flow_update = nn.GRUCell(state + len(HOP_FEATURES), state)
+        self.queue_update = nn.GRUCell(2 * state, state)
+        self.readout = nn.Linear(2 * state + len(HOP_FEATURES), hidden)
+        self.correct = nn.Linear(hidden, config.heads + OTHERS)
+        self.expect_error = _mlp(state, state, 1)
+        for start in (*self.correct.parameters(), *self.expect_error[2].parameters()):
+            nn.init.zeros_(start)
 
-    def fit_scales(self, graphs: Sequence[PathGraph]) -> None:
+    def fit_scales(self, graphs: Sequence[FlowGraph]) -> None:
         """Take the ranges and scales of all features from the training set."""
-        for name in ("link", "path", "hop"):
+        for name in ("queue", "flow", "hop"):
             scale: FeatureScale = getattr(self, f"scale_{name}")
             scale.fit(torch.cat([graph[f"{name}_x"] for graph in graphs]))
 
-    def forward(self, graph: PathGraph) -> PathTensors:
-        """Corrected delay, jitter and loss of every path of the batch."""
-        return self.apply_corrections(graph, self.corrections(graph))
+    def forward(self, graph: FlowGraph) -> FlowTensors:
+        """Corrected delay, jitter and loss of every flow of the batch."""
+        corrections, h_f = self.pass_messages(graph)
+        return self.apply_corrections(graph, corrections, h_f)
 
-    def corrections(self, graph: PathGraph) -> Tensor:
-        """Message passing and read-out: [H, OUTPUTS] in the order of the graph's hops."""
+    def pass_messages(self, graph: FlowGraph) -> tuple[Tensor, Tensor]:
+        """Message passing and read-out: [H, heads + OTHERS] as the graph's hops lie; h_f [F, state]."""
         order = HopOrder.of(graph)
-        hop_x = self.scale_hop(graph.hop_x)[order.hops]  # [H, ·] packed
-        hop_link = graph.hop_link[order.hops]
+        hop_x = self.scale_hop(graph.hop_x)[order.hops]  # [H, ·] step after step
+        hop_queue = graph.hop_queue[order.hops]
         share = graph.hop_x[order.hops, HOP_FEATURES.index("share")].unsqueeze(1)
-        h_l = self.embed_link(self.scale_link(graph.link_x))  # [L, state]
-        h_p = self.embed_path(self.scale_path(graph.path_x))[order.paths]  # [R, state] longest first
-        after = h_p
-        for _ in range(self.config.iterations):
-            inputs = torch.cat([h_l[hop_link], hop_x], dim=1)
-            packed, last = self.path_update(PackedSequence(inputs, order.batch_sizes), h_p.unsqueeze(0))
-            after = packed.data  # [H, state]
-            before = torch.cat([h_p, after])[order.before]
-            h_p = last.squeeze(0)
-            message = scatter(share * before, hop_link, dim=0, dim_size=len(h_l), reduce="sum")
-            h_l = self.link_update(message, h_l)
-        raw = self.correct(torch.relu(self.readout(torch.cat([after, h_l[hop_link], hop_x], dim=1))))
+        h_q = self.embed_queue(self.scale_queue(graph.queue_x))  # [Q, state]
+        h_f = self.embed_flow(self.scale_flow(graph.flow_x))[order.flows]  # [F, state] longest first
+        before = after = h_f
+        for iteration in range(self.config.iterations):
+            if iteration:
+                message = scatter(share * before, hop_queue, dim=0, dim_size=len(h_q), reduce="sum")
+                h_l = scatter(graph.queue_part.unsqueeze(1) * h_q, graph.queue_link, dim=0, reduce="sum")
+                h_q = self.queue_update(torch.cat([message, h_l[graph.queue_link]], dim=1), h_q)
+            before, after, h_f = self.along_flows(order, h_q, hop_queue, hop_x, h_f)
+        raw = self.correct(torch.relu(self.readout(torch.cat([after, h_q[hop_queue], hop_x], dim=1))))
         unpacked = torch.empty_like(raw).index_copy(0, order.hops, raw)
         limit = self.config.limit
-        return (limit * torch.tanh(unpacked / limit)).double()
+        corrections = limit * torch.tanh(unpacked / limit)
+        return corrections.double(), torch.empty_like(h_f).index_copy(0, order.flows, h_f)
 
-    @staticmethod
-    def apply_corrections(graph: PathGraph, r: Tensor) -> PathTensors:
-        """Per-hop corrections [H, OUTPUTS] → paths: waits and their variances add up, survivals multiply."""
-        paths = graph.path_x.size(0)
+    def along_flows(
+        self, order: HopOrder, h_q: Tensor, hop_queue: Tensor, hop_x: Tensor, h_f: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The GRU over the hops of all flows at once: h_f before and after every hop [H, state], and at the
+        end.
+
+        What the queues contribute to the gates is computed once a queue. Flows are sorted by length, so those
+        that have an i-th hop are the first ones.
+        """
+        cell, state = self.flow_update, self.config.state
+        w_queue, w_hop = cell.weight_ih[:, :state], cell.weight_ih[:, state:]
+        gates = functional.linear(h_q, w_queue)[hop_queue] + functional.linear(hop_x, w_hop, cell.bias_ih)
+        h, before, after, ended = h_f[: order.routed], [], [], [h_f[order.routed :]]
+        for gate in torch.split(gates, order.sizes):
+            ended.append(h[len(gate) :])
+            h = h[: len(gate)]
+            before.append(h)
+            own = functional.linear(h, cell.weight_hh, cell.bias_hh)
+            reset, update = torch.sigmoid(gate[:, : 2 * state] + own[:, : 2 * state]).chunk(2, dim=1)
+            new = torch.tanh(gate[:, 2 * state :] + reset * own[:, 2 * state :])
+            h = new + update * (h - new)
+            after.append(h)
+        last = torch.cat([h, *reversed(ended)])
+        return (torch.cat(before), torch.cat(after), last) if before else (h_f[:0], h_f[:0], last)
+
+    def apply_corrections(self, graph: FlowGraph, r: Tensor, h_f: Tensor) -> FlowTensors:
+        """Per-hop corrections → flows: waits and their variances add up, survivals multiply."""
+        flows, heads = graph.flow_x.size(0), self.config.heads
 
         def over_hops(values: Tensor) -> Tensor:
-            summed: Tensor = scatter(values, graph.hop_path, dim=0, dim_size=paths, reduce="sum")
+            summed: Tensor = scatter(values, graph.hop_flow, dim=0, dim_size=flows, reduce="sum")
             return summed
 
-        waits = over_hops(graph.hop_wait * r[:, 0].exp())
-        variance = over_hops((graph.hop_wait_std * r[:, 1].exp()) ** 2) + graph.size_scv
-        ln_blocking = (graph.hop_ln_blocking * r[:, 2].exp() + r[:, 3]).clamp(max=-1e-6)
+        waits = over_hops(graph.hop_wait.unsqueeze(1) * r[:, :heads].exp())
+        variance = over_hops((graph.hop_wait_std * r[:, heads].exp()) ** 2) + graph.size_scv
+        ln_blocking = (graph.hop_ln_blocking * r[:, heads + 1].exp() + r[:, heads + 2]).clamp(max=-1e-6)
         survival = over_hops(torch.log1p(-ln_blocking.exp()))
-        return PathTensors(delay=1 + waits, jitter=(variance + 1e-12).sqrt(), loss=-torch.expm1(survival))
+        ln_scale = self.expect_error(h_f).squeeze(1) + self.config.ln_scale
+        return FlowTensors(
+            delays=1 + waits,
+            jitter=(variance + 1e-12).sqrt(),
+            loss=-torch.expm1(survival),
+            ln_scale=ln_scale.clamp(LEAST_LN_SCALE, MOST_LN_SCALE).double(),
+        )
 
 
 class FeatureScale(nn.Module):
@@ -184,81 +218,50 @@ class FeatureScale(nn.Module):
 
 @dataclass(frozen=True)
 class HopOrder:
-    """How hops lie in a packed sequence: step by step, in each step the longest path first."""
+    """How hops lie one after the other: step by step, in each step the longest flow first."""
 
-    hops: Tensor  # [H] packed position → hop
-    paths: Tensor  # [R] rank → path
-    before: Tensor  # [H] row of [h_p ; states after each hop] that holds the state before the hop
-    batch_sizes: Tensor  # paths that have an i-th hop
+    hops: Tensor  # [H] position → hop
+    flows: Tensor  # [F] rank → flow; those without a hop come last
+    sizes: list[int]  # flows that have an i-th hop
+
+    @property
+    def routed(self) -> int:
+        """How many flows have a hop."""
+        return self.sizes[0] if self.sizes else 0
 
     @classmethod
-    def of(cls, graph: PathGraph) -> HopOrder:
+    def of(cls, graph: FlowGraph) -> HopOrder:
         """Sort the hops of a batch."""
-        count = graph.path_x.size(0)
-        lengths = torch.bincount(graph.hop_path, minlength=count)
-        paths = torch.argsort(lengths, descending=True, stable=True)
-        rank = torch.empty_like(paths).index_copy(0, paths, torch.arange(count))
-        hops = torch.argsort(graph.hop_index * count + rank[graph.hop_path])
-        batch_sizes = torch.bincount(graph.hop_index)
-        # In [h_p ; after], step i finds its states where step i − 1 left them, and step 0 in h_p.
-        starts = torch.cat([torch.zeros(1, dtype=torch.long), count + batch_sizes.cumsum(0) - batch_sizes])
-        before = starts[graph.hop_index[hops]] + rank[graph.hop_path[hops]]
-        return cls(hops=hops, paths=paths, before=before, batch_sizes=batch_sizes)
+        count = graph.flow_x.size(0)
+        lengths = torch.bincount(graph.hop_flow, minlength=count)
+        flows = torch.argsort(lengths, descending=True, stable=True)
+        rank = torch.empty_like(flows).index_copy(0, flows, torch.arange(count, device=flows.device))
+        hops = torch.argsort(graph.hop_index * count + rank[graph.hop_flow])
+        return cls(hops, flows, torch.bincount(graph.hop_index).tolist())
 
 
-class RouteNet:
-    """A trained network as a delay model."""
+class TorchForward:
+    """The module as the forward pass of :class:`twin.inference.RouteNet`, on any device of torch's."""
 
-    name: ClassVar[str] = "routenet"
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self.version = f"{checkpoint.provenance.recipe}-{checkpoint.digest}"
-        self.prior = MG1K(size_scv=checkpoint.size_scv)
+    def __init__(self, checkpoint: Checkpoint, device: str) -> None:
+        self.device = torch.device(device)
         self.module = RouteNetModule(checkpoint.config)
-        self.module.load_state_dict(checkpoint.weights)
-        self.module.eval()
-
-    def predict(self, network: Network, traffic: Traffic, burstiness: Burstiness = POISSON) -> PathPrediction:
-        """Predict all paths; where there is no path at all, zeros."""
-        features = build_features(network, traffic, self.prior, burstiness)
-        mean, jitter, loss, width = np.zeros((4, network.path_count))
-        if features.routed.any():
-            with torch.inference_mode(), one_thread():
-                said = self.module(to_graph(features))
-            queueing = said.delay.numpy() * features.transmission_s
-            mean[features.routed] = queueing + features.propagation_s
-            jitter[features.routed] = said.jitter.numpy() * features.transmission_s
-            loss[features.routed] = said.loss.numpy()
-            half = self.checkpoint.intervals.width(worst_load(features), bursty=burstiness.rate_scv > 0)
-            width[features.routed] = interval_width(queueing, features.propagation_s, half)
-        return PathPrediction(
-            mean_s=mean,
-            jitter_s=jitter,
-            loss=loss,
-            log_width=width,
-            link_utilisation=features.queues.utilisation,
-            out_of_range=self.checkpoint.safe_range.violations(operating_point(network, features.queues)),
+        self.module.load_state_dict(
+            {name: torch.from_numpy(array) for name, array in checkpoint.weights.items()}
         )
+        self.module.eval().to(self.device)
 
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: tensors are too small to share, and sums then come out the same everywhere."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def load(path: Path | None = None) -> RouteNet:
-    """The model of a checkpoint file; without one, the model that is shipped with the package."""
-    if path is not None:
-        return RouteNet(read_checkpoint(path))
-    with resources.as_file(resources.files("twin") / "weights" / SHIPPED) as shipped:
-        return RouteNet(read_checkpoint(shipped))
+    def __call__(self, features: Features) -> Said:
+        """Seconds from ratios to the transmission time."""
+        with torch.inference_mode():
+            said = self.module(to_graph(features).to(self.device))
+        seconds = features.transmission_s
+        return Said(
+            waits_s=(said.delays.cpu().numpy() - 1) * seconds[:, None],
+            variance_s2=(said.jitter.cpu().numpy() ** 2 - features.size_scv) * seconds**2,
+            ln_survival=np.log1p(-said.loss.cpu().numpy()),
+            ln_scale=said.ln_scale.cpu().numpy(),
+        )
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -30,10 +30,10 @@ _LOG = logger("serve")
 
 def shipped_model() -> DelayModel:
     """The shipped RouteNet, else the queueing model."""
-    from twin import routenet  # torch takes seconds and 300 MB: only for those who ask
+    from twin import inference  # only for those who ask
 
     try:
-        return routenet.load()
+        return inference.load()
     except (CheckpointError, OSError) as error:
         _LOG.warning("what-if answers by the queueing model", reason=str(error))
         return MG1K()

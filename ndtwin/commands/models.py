@@ -1,26 +1,24 @@
-"""`ndtwin train`, `ndtwin evaluate`, `ndtwin bench`: the models and their figures."""
+"""`ndtwin evaluate`, `ndtwin bench`: what the models are worth and what they cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ndtwin.commands.common import JsonOption, print_json, say
+from ndtwin.commands.train import DataOption, progress_bars
 from twin.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from twin.models import DelayModel, PathPrediction
     from twin.samples import Sample
 
-DataOption = Annotated[Path, typer.Option(help="Simulated samples are kept here and used again.")]
 ALL_MODELS = ("routenet", "mg1k", "mm1b", "rnn")
 FIGURES = (
     "mape",
@@ -37,34 +35,7 @@ bench_app = typer.Typer(help="Measure; one JSON object on the last line of stdou
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(train)
     app.command()(evaluate)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
-def train(
-    recipe: Annotated[str, typer.Option(help="Name of a recipe; a wrong one lists them.")] = "fifo-1",
-    out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("run/routenet.pt"),
-    data: DataOption = Path("run/training"),
-    seed: Annotated[int, typer.Option(help="Of the weights and the order of samples.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Simulate, train, calibrate and write a checkpoint. Simulation resumes where it was stopped."""
-    from twin.training import train as run
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _progress() as progress:
-        figures = run(recipe, out, data=data, date=date.today().isoformat(), seed=seed, progress=progress)
-    say(f"wrote {out}")
-    if as_json:
-        print_json(figures)
-    else:
-        for name, value in figures.items():
-            print(f"{name:12} {value:.4f}")
 
 
 def evaluate(
@@ -88,11 +59,12 @@ def evaluate(
         report = _judge(dataset, kind, model or [], checkpoint, limit)
         print_json(report) if as_json else _show_report(report)
         return
-    from twin.training import evaluate as run
-
-    with _progress() as progress:
-        slices = run(checkpoint, data=data, scenarios=scenarios, progress=progress)
-    print_json(slices) if as_json else _show_slices(slices)
+    slices = _judge_slices(model or [], checkpoint, data, scenarios)
+    if as_json:
+        print_json(slices)
+        return
+    for name, report in slices.items():
+        _show_report(report, name)
 
 
 def _judge(
@@ -109,13 +81,28 @@ def _judge(
         raise UsageError(f"{dataset}: no such file or folder")
     models, skipped = _load_models(names, checkpoint)
     dropped = Dropped()
-    with _progress() as progress:
+    with progress_bars() as progress:
         task = progress.add_task("evaluate", total=limit)
         samples = islice(READERS[kind](dataset, dropped), limit)
         report = run(models, samples, dropped, watch=lambda _: progress.advance(task))
     for line in dropped.named[:NAMED]:
         say(f"left out {line}")
     return {**report, "skipped": skipped}
+
+
+def _judge_slices(
+    names: list[str], checkpoint: Path | None, data: Path, scenarios: int
+) -> dict[str, dict[str, Any]]:
+    """A report for every slice of simulated networks that no recipe trains on."""
+    from twin.evaluation import evaluate as run
+    from twin.recipes import TEST_SEED, TEST_SLICES
+    from twin.training import Run, gather
+
+    models, skipped = _load_models(names, checkpoint)
+    seeds = range(TEST_SEED, TEST_SEED + scenarios)
+    with progress_bars() as bars:
+        reports = {name: run(models, gather(Run(data, bar=bars), {name: seeds})) for name in TEST_SLICES}
+    return {name: {**report, "skipped": skipped} for name, report in reports.items()}
 
 
 def _load_models(
@@ -142,10 +129,11 @@ def _predict(model: DelayModel) -> Callable[[Sample], PathPrediction]:
     return lambda sample: model.predict(sample.network, sample.traffic)
 
 
-def _show_report(report: dict[str, Any]) -> None:
+def _show_report(report: dict[str, Any], slice_name: str = "") -> None:
     """The table for people: one row a model, then its MAPE by size and by policy."""
     console = Console()
-    console.print(f"{report['flows']} flows of {report['samples']} samples; {report['dropped']} left out")
+    counted = f"{report['flows']} flows of {report['samples']} samples; {report['dropped']} left out"
+    console.print(f"{slice_name}: {counted}" if slice_name else counted)
     table = Table("%", *report["models"], title="errors, and what 90 % intervals cover")
     for key in FIGURES:
         table.add_row(f"delay {key}", *_shown(figures[key] for figures in report["models"].values()))
@@ -164,15 +152,6 @@ def _show_report(report: dict[str, Any]) -> None:
 
 def _shown(values: Iterable[float]) -> list[str]:
     return [f"{value:.2f}" for value in values]
-
-
-def _show_slices(slices: dict[str, dict[str, dict[str, float]]]) -> None:
-    table = Table("networks and traffic", "model", "MAPE %", "median %", "p90 %", "coverage of 90 % interval")
-    for name, models in slices.items():
-        for model, figures in models.items():
-            shown = (f"{100 * figures[key]:.1f}" for key in ("mape", "ape_median", "ape_p90", "coverage"))
-            table.add_row(name, model, *shown)
-    Console().print(table)
 
 
 @bench_app.command()

@@ -33,9 +33,9 @@ from ndtwin.lab.second import Second
 from ndtwin.lab.settings import LabSettings
 from ndtwin.lab.sim import Driver, Timing
 from ndtwin.lab.snmp_agent import SnmpAccess, SnmpAgent, SnmpProtocol
-from twin.dataset import LAB_SIZES
 from twin.errors import PeerError, UsageError
 from twin.network import Floats
+from twin.scenarios import LAB_SIZES
 from twin.topologies import open_topology
 from twin.traffic import TrafficCycle, lab_scenario, path_flows
 

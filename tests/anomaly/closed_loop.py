@@ -18,7 +18,7 @@ import numpy as np
 
 from anomaly.processor import DivergenceProcessor
 from stream.forecast import predict
-from twin.dataset import LAB_SIZES
+from twin.scenarios import LAB_SIZES
 from twin.models import DelayModel
 from twin.network import Floats, Network, Traffic
 from twin.packing import pack_integers, pack_magnitudes

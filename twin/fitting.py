@@ -1,0 +1,191 @@
+"""Fitting RouteNet's weights to samples: labels, loss, optimiser, and a run that can be stopped and resumed.
+
+The loss is Huber's on ln(predicted ÷ measured) of queueing + transmission delay (propagation is known, and
+would only hide errors), near-absolute, so that it minimises what MAPE measures without its bias towards low
+predictions. Flows whose label is noise count less, and a sample counts as the square root of its flows, so
+that neither the largest nor the smallest networks have it all. Every head of the ensemble weighs the samples
+with its own Poisson(1) numbers (the bootstrap). Jitter and loss follow with smaller weights, and the scale of
+the error is fitted by the likelihood of a Laplace law, without touching what it is the scale of.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import swa_utils
+from torch_geometric.loader import DataLoader
+
+from twin.errors import CheckpointError
+from twin.features import Prior, build_features
+from twin.recipes import Recipe
+from twin.routenet import FlowGraph, RouteNetModule, to_graph
+from twin.samples import Sample
+
+HUBER = 0.1  # ln; beyond it the loss is absolute
+NOISE = 0.1  # ln; a label this uncertain counts half
+LOSS_FLOOR = 1e-3
+JITTER_WEIGHT, LOSS_WEIGHT, SCALE_WEIGHT = 0.3, 0.1, 0.02
+AVERAGING = 0.995  # a step, of the weights that are kept
+
+
+def labelled_graph(sample: Sample, prior: Prior, heads: int, seed: int) -> FlowGraph:
+    """The graph of a sample and its labels: y, y_std (÷ transmission), y_loss, weight [F], own [F, heads]."""
+    features = build_features(sample.network, sample.traffic, prior)
+    graph = to_graph(features)
+    queueing = sample.mean_s - features.propagation_s
+    measured = sample.labelled & (queueing > 0) & features.routed
+    seconds = np.where(measured, features.transmission_s, 1.0)
+    jittered = measured & (sample.std_s > 0)
+    weight = np.where(measured, 1 / (1 + (sample.noise / NOISE) ** 2), 0.0)
+    total = weight.sum()
+    draws = np.random.default_rng([seed, len(weight)]).poisson(1.0, heads).astype(np.float64)
+    graph.y = torch.from_numpy(np.where(measured, queueing / seconds, 1.0))
+    graph.y_std = torch.from_numpy(np.where(jittered, sample.std_s / seconds, 1.0))
+    graph.y_loss = torch.from_numpy(sample.loss)
+    graph.weight = torch.from_numpy(weight / np.sqrt(max(total, 1.0)))
+    graph.jittered = torch.from_numpy(jittered)
+    graph.own = torch.from_numpy(np.tile(draws, (len(weight), 1)))
+    return graph
+
+
+def fitting_loss(module: RouteNetModule, graph: FlowGraph) -> Tensor:
+    """Weighted Huber loss of delay, jitter and loss, and the likelihood of the errors' scale."""
+    said = module(graph)
+    huber = nn.HuberLoss(reduction="none", delta=HUBER)
+
+    def of(ratio: Tensor) -> Tensor:
+        each: Tensor = huber(ratio.log(), torch.zeros_like(ratio))
+        return each
+
+    each = (graph.own * of(said.delays / graph.y.unsqueeze(1))).mean(dim=1)
+    each = each + JITTER_WEIGHT * graph.jittered * of(said.jitter / graph.y_std)
+    each = each + LOSS_WEIGHT * of((said.loss + LOSS_FLOOR) / (graph.y_loss + LOSS_FLOOR))
+    error = (said.delays.detach().mean(dim=1) / graph.y).log().abs()
+    each = each + SCALE_WEIGHT * (error * (-said.ln_scale).exp() + said.ln_scale)
+    weighted: Tensor = (graph.weight * each).sum() / graph.weight.sum().clamp(min=1e-9)
+    return weighted
+
+
+def validation_mape(module: RouteNetModule, graphs: Sequence[FlowGraph]) -> float:
+    """Weighted mean absolute relative error of queueing + transmission delay."""
+    with torch.inference_mode():
+        errors = [
+            (graph.weight * (module(graph).delays.mean(dim=1) / graph.y - 1).abs()).sum() for graph in graphs
+        ]
+    return float(sum(errors) / sum(graph.weight.sum() for graph in graphs))
+
+
+@dataclass
+class Progress:
+    """Where a run stands: losses and validation errors epoch by epoch, and the best so far."""
+
+    epoch: int = 0
+    loss: list[float] = field(default_factory=list)
+    mape: list[float] = field(default_factory=list)
+    best_mape: float = float("inf")
+    prior_mape: float = float("inf")  # of an untrained network, which is its prior
+
+
+class Fitting:
+    """One training run; ``state`` is its file between epochs.
+
+    1. Scales are taken from the training set. 2. Every epoch: one pass over the shuffled samples, then the
+    averaged weights are judged on the validation set; the best are kept. 3. After every epoch everything is
+    written to ``state``; a run that finds the file of the same recipe, seed and samples goes on from there.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        training: Sequence[FlowGraph],
+        validation: Sequence[FlowGraph],
+        *,
+        seed: int,
+        state: Path | None = None,
+        start: dict[str, Tensor] | None = None,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.recipe, self.validation, self.state = recipe, validation, state
+        self.seed = seed
+        self.identity = {
+            "recipe": recipe.name,
+            "seed": seed,
+            "samples": len(training),
+            "epochs": recipe.epochs,
+        }
+        self.module = RouteNetModule(recipe.config)
+        if start is None:
+            self.module.fit_scales(training)
+        else:
+            self.module.load_state_dict(start)
+        self.batches = DataLoader(list(training), batch_size=recipe.batch, shuffle=True)
+        self.optimiser = torch.optim.AdamW(
+            self.module.parameters(), lr=recipe.learning_rate, weight_decay=1e-4
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, recipe.learning_rate, total_steps=recipe.epochs * len(self.batches), pct_start=0.1
+        )
+        averaging = swa_utils.get_ema_multi_avg_fn(AVERAGING)  # type: ignore[no-untyped-call]  # torch's gap
+        self.average = swa_utils.AveragedModel(self.module, multi_avg_fn=averaging, use_buffers=True)
+        self.best = copy.deepcopy(self.module.state_dict())
+        self.progress = Progress(prior_mape=validation_mape(self.module, validation))
+        self.progress.best_mape = self.progress.prior_mape
+        if state is not None and state.exists():
+            self._resume(state)
+
+    def run(self, on_epoch: Callable[[Progress], None] = lambda _: None) -> dict[str, Tensor]:
+        """Fit until the recipe's last epoch; the best weights."""
+        while self.progress.epoch < self.recipe.epochs:
+            self._epoch()
+            if self.state is not None:
+                self._keep(self.state)
+            on_epoch(self.progress)
+        return self.best
+
+    def _epoch(self) -> None:
+        torch.manual_seed(self.seed * 100_003 + self.progress.epoch)  # the same order when resumed
+        losses = [self._step(graph) for graph in self.batches]
+        judged: Any = self.average.module
+        mape = validation_mape(judged, self.validation)
+        progress = self.progress
+        progress.epoch += 1
+        progress.loss.append(float(np.mean(losses)))
+        progress.mape.append(mape)
+        if mape < progress.best_mape:
+            progress.best_mape, self.best = mape, copy.deepcopy(judged.state_dict())
+
+    def _step(self, graph: FlowGraph) -> float:
+        self.optimiser.zero_grad()
+        loss = fitting_loss(self.module, graph)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimiser.step()
+        self.schedule.step()
+        self.average.update_parameters(self.module)
+        return float(loss.detach())
+
+    def _keep(self, path: Path) -> None:
+        parts = ("module", "average", "optimiser", "schedule")
+        content = {name: getattr(self, name).state_dict() for name in parts}
+        content |= {"identity": self.identity, "progress": asdict(self.progress), "best": self.best}
+        beside = path.with_name(path.name + ".part")
+        torch.save(content, beside)
+        beside.replace(path)
+
+    def _resume(self, path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        if content["identity"] != self.identity:
+            raise CheckpointError(
+                f"{path} is an unfinished run of {content['identity']}, not of {self.identity}: "
+                "remove it to start over"
+            )
+        for name in ("module", "average", "optimiser", "schedule"):
+            getattr(self, name).load_state_dict(content[name])
+        self.progress, self.best = Progress(**content["progress"]), content["best"]

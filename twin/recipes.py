@@ -1,0 +1,105 @@
+"""What is trained, calibrated and tested on: slices of scenarios, and recipes that mix them.
+
+Four disjoint ranges of seeds: *training*; *validation* chooses the epoch; *calibration* makes the conformal
+intervals and, with the training set, the safe operating range; *test* is for evaluation alone. No recipe
+trains on the maps of the literature or on networks of more than 110 nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from twin.checkpoint import RouteNetConfig
+from twin.errors import UsageError
+from twin.scenarios import Conditions
+
+TRAINING_SEED, VALIDATION_SEED, CALIBRATION_SEED, TEST_SEED = 0, 100_000, 200_000, 300_000
+
+_LAB = Conditions(draw="lab", worst_load=(0.2, 1.1), buffers=(64,), arrivals=(("poisson", 1.0),), windows=2)
+_BURSTY = (("modulated", 0.5), ("on-off", 0.5))
+# Poisson, CBR and on-off in equal parts, as in the RouteNet-Fermi data; some on-off, and correlated gaps,
+# with other parameters than theirs.
+_KINDS = (
+    ("poisson", 0.3),
+    ("cbr", 0.3),
+    ("steady-on-off", 0.2),
+    ("slow-on-off", 0.15),
+    ("autocorrelated", 0.05),
+)
+_MIXED = Conditions(
+    draw="mixed", worst_load=(0.15, 0.95), buffers=(8, 16, 32, 64), arrivals=_KINDS, windows=0, nodes=(8, 25)
+)
+_POISSON = replace(_MIXED, scheduled=0.0, arrivals=(("poisson", 1.0),), buffers=(32,))
+SLICES = {
+    # Live windows.
+    "random": Conditions(),
+    "lab": _LAB,
+    "large": Conditions(nodes=(30, 50), windows=2),
+    "nsfnet-lab": replace(_LAB, topologies=("nsfnet",)),
+    "nsfnet-bursty": replace(_LAB, topologies=("nsfnet",), arrivals=_BURSTY),
+    "geant2": Conditions(topologies=("geant2",)),
+    "gbn": Conditions(topologies=("gbn",)),
+    # Steady states: all schedulers, arrivals and sizes; Poisson and FIFO with labels of little noise.
+    "mixed": replace(_MIXED, packets=2000.0),
+    "mixed-50": replace(_MIXED, nodes=(40, 60), packets=800.0),
+    "mixed-100": replace(_MIXED, nodes=(90, 110), packets=300.0),
+    "mixed-200": replace(_MIXED, nodes=(180, 220), packets=200.0),
+    "mixed-300": replace(_MIXED, nodes=(300, 300), packets=200.0),
+    "poisson": replace(_POISSON, nodes=(15, 35), packets=3000.0),
+    "poisson-75": replace(_POISSON, nodes=(50, 100), packets=500.0),
+    # For tests of the training itself.
+    "smoke": Conditions(windows=2, window_s=4.0, arrivals=(("on-off", 1.0),)),
+    "smoke-mixed": replace(_MIXED, nodes=(6, 8), packets=300.0),
+}
+TEST_SLICES = ("random", "lab", "large", "nsfnet-lab", "nsfnet-bursty", "geant2", "gbn", "mixed", "mixed-50")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what comes out of a training run, but its seed."""
+
+    name: str
+    parts: dict[str, int]  # slice → scenarios of it in the training set
+    calibration: dict[str, int]  # slice → scenarios that make the intervals
+    epochs: int
+    validation: int = 12  # scenarios of each part, at most
+    batch: int = 8  # samples
+    learning_rate: float = 4e-3
+    config: RouteNetConfig = field(default_factory=RouteNetConfig)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "smoke",
+            {"smoke": 6, "smoke-mixed": 6},
+            {"smoke": 2, "smoke-mixed": 2},
+            epochs=8,
+            validation=2,
+            batch=2,
+        ),
+        Recipe(
+            "universal-1",
+            {
+                "mixed": 1600, "mixed-50": 120, "mixed-100": 24, "poisson": 240, "poisson-75": 24,
+                "random": 200, "lab": 120,
+            },
+            {
+                "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 6, "mixed-300": 3, "poisson": 24,
+                "poisson-75": 8, "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24,
+                "geant2": 12, "gbn": 12,
+            },
+            epochs=60,
+            validation=24,
+        ),
+    )
+}  # fmt: skip
+
+
+def find_recipe(recipe: str | Recipe) -> Recipe:
+    """A recipe by its name."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
+    return RECIPES[recipe]

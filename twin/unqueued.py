@@ -1,0 +1,51 @@
+"""No queueing model at all: what an RNN over the path starts from, which is the baseline of Almasan et al.
+(2022).
+
+Every packet waits for one other, nothing is lost, and the load of a link is what all flows over it send. What
+remains of the features of :mod:`twin.features` is what a path's links and the traffic over them tell at first
+sight.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from twin.models import check_traffic, path_packet_bits
+from twin.network import Network, Traffic
+from twin.queueing import LinkQueues
+
+
+class Unqueued:
+    """Loads without queues; satisfies :class:`twin.features.Prior`."""
+
+    def __init__(self, size_scv: float) -> None:
+        self.size_scv = size_scv
+
+    def solve(self, network: Network, traffic: Traffic) -> LinkQueues:
+        """Every queue with the wait of one packet."""
+        check_traffic(network, traffic)
+        hops, queue = traffic.hops(network), traffic.hop_queues(network)
+        count, bits = len(network.queue_link), path_packet_bits(traffic)
+        pps = np.bincount(queue, traffic.pps[hops.hop_path], count).astype(np.float64)
+        bps = np.bincount(queue, traffic.bps[hops.hop_path], count).astype(np.float64)
+        mean_bits = np.divide(bps, pps, out=np.full(count, bits.mean() if len(bits) else 1.0), where=pps > 0)
+        capacity = network.capacity_bps[network.queue_link]
+        service = mean_bits / capacity
+        load = bps / capacity
+        link_load = np.bincount(network.queue_link, load, len(network.links)).astype(np.float64)
+        buffer_bits = network.buffer_bits[network.queue_link]
+        packets = network.buffer_packets[network.queue_link].astype(np.float64)
+        return LinkQueues(
+            arrival_pps=pps,
+            arrival_bps=bps,
+            service_s=service,
+            service_scv=np.full(count, self.size_scv),
+            load=load,
+            blocking=np.zeros(count),
+            wait_s=service.copy(),
+            wait_std_s=service.copy(),
+            occupancy=load,
+            buffer_packets=np.where(buffer_bits > 0, np.maximum(buffer_bits / mean_bits, 1.0), packets),
+            link_load=link_load,
+            utilisation=np.minimum(link_load, 1.0),
+        )
