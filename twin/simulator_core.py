@@ -34,6 +34,7 @@ Invariants
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def _deliver(state: State, flow_id: int, delay: float, bits: int, entered: float
     flow.min = min(flow.min, delay)
     flow.max = max(flow.max, delay)
     if state.histogram.shape[0] > 0:
-        k = int(np.log(delay / state.shortest_delay[0]) / BIN_WIDTH)
+        k = int(log(delay / state.shortest_delay[0]) / BIN_WIDTH)
         state.histogram[flow_id, max(0, min(k, state.histogram.shape[1] - 1))] += 1
 
 
@@ -156,14 +157,7 @@ def _enter_single(state: State, link_id: int, now: float, packet: Carried) -> in
 
 
 @event_loop
-def _begin_service(
-    state: State,
-    link: Any,
-    queue: Any,
-    begins: float,
-    came: float,
-    packet: Carried,
-) -> None:
+def _begin_service(state: State, link: Any, queue: Any, begins: float, came: float, packet: Carried) -> None:
     """Append a packet to the link's ring: when it leaves and when it arrives is known now."""
     slot = _slot(state, link, link.tail)
     _put(slot, packet)

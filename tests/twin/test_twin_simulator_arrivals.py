@@ -45,7 +45,7 @@ def test_correlated_gaps_have_the_mean_law_and_correlation_asked_for(correlation
 
 
 def test_correlation_dies_away_geometrically() -> None:
-    """Lag 5 of gaps with lag-1 correlation 0.8 lies where a normal AR(1) of that memory puts it: about 0.3."""
+    """Of gaps with lag-1 correlation 0.8, lag 5 lies where a normal AR(1) puts it, at 0.3; lag 40 at 0."""
     gaps = np.diff(send_times_s(source(Autocorrelated(0.8), 50.0), 40_000))
     lags = [np.corrcoef(gaps[:-k], gaps[k:])[0, 1] for k in (1, 2, 5, 40)]
     assert lags[0] > lags[1] > lags[2]

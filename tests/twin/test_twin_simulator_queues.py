@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ ROUND_S = 4 * SERVICE_S  # of DRR
 POLICIES = ("SP", "WFQ", "DRR")
 
 
-def wire(scheduling: Scheduling, **link: float | int) -> Network:
+def wire(scheduling: Scheduling, **link: Any) -> Network:
     """Two nodes, a link each way."""
     nodes = ("A", "B")
     links = tuple(
@@ -49,7 +50,7 @@ def three_classes(
     *,
     packets: float = 1e6,
     drr_round_s: float = ROUND_S,
-    **link: float | int,
+    **link: Any,
 ) -> Simulator:
     """A flow of every class with its load, its delays measured over about so many packets of them all."""
     pps = [load * CAPACITY_BPS / sizes.mean_bits for load in loads]
@@ -156,7 +157,8 @@ def naive(
     queues: list[list[int]] = [[] for _ in weights]
     shares = [weight / sum(weights) for weight in weights]
     finish, saved = [0.0] * len(weights), [0.0] * len(weights)
-    stamps, delays = {}, [-1.0] * len(arrivals)
+    stamps: dict[int, float] = {}
+    delays = [-1.0] * len(arrivals)
     turn, granted, free_at, serving, coming = 0, False, 0.0, -1, 0
 
     def choose() -> int:
