@@ -30,7 +30,7 @@ def build_state(
     queues = _queue_records(network, drr_round_s)
     link_times, link_ids = _tree(len(network.links))
     flow_times, flow_ids = _tree(len(flows))
-    rings = max(1, len(network.links) + np.count_nonzero(queues["mask"]))
+    rings = max(1, len(network.links) + int(np.count_nonzero(queues["mask"])))
     return State(
         packets=np.zeros(2 * FIRST_RING * rings, dtype=PACKET),
         links=_link_records(network),
