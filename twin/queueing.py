@@ -35,10 +35,35 @@ from typing import ClassVar
 import numpy as np
 
 from twin.models import PathPrediction, check_traffic
-from twin.network import Floats, Network, Paths, Traffic
+from twin.network import Floats, Ints, Network, Paths, Traffic
+from twin.queueing_arrivals import gap_excess, set_bursts, smoothing
 from twin.queueing_finite import smith_blocking
-from twin.queueing_flows import BPS, PPS, SQUARES, Flows, along, offer
-from twin.queueing_sharing import BLOCKING, WAIT, WAIT_STD, serve
+from twin.queueing_flows import (
+    BPS,
+    GAPS,
+    PAIRS,
+    PPS,
+    RATE_MEMORY,
+    RATE_VARIANCE,
+    SQUARES,
+    Flows,
+    Inlets,
+    along,
+    offer,
+)
+from twin.queueing_sharing import (
+    BLOCKING,
+    BUFFER,
+    BURST_WAIT,
+    LOAD,
+    SCV,
+    SERVICE,
+    TOLD,
+    WAIT,
+    WAIT_STD,
+    serve,
+)
+from twin.queueing_sharing import SIZE_SCV as OF_SIZES
 
 __all__ = ["MG1K", "MM1B", "LinkQueues", "interval_width", "smith_blocking", "sum_hops", "transmission_s"]
 
@@ -46,6 +71,8 @@ SIZE_SCV = 0.46  # 80 and 1,500-octet packets that average 1,000 octets: what a 
 PASSES = 24  # at most; light networks need two
 DAMPING = 0.5
 TOLERANCE = 1e-5  # in blocking probability
+LEAST_SCV = -0.9  # of sizes and arrivals together: regular arrivals wait less than 1 + c = 0 says
+BURST_PASSES = 4  # passes from one look at bursts to the next
 
 
 @dataclass(frozen=True)
@@ -64,6 +91,37 @@ class LinkQueues:
     buffer_packets: Floats  # the buffer; one of bits ÷ mean packet
     link_load: Floats  # [L] ρ offered by all queues of a link
     utilisation: Floats  # [L] carried load, at most one
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """What the queues are asked to do, [Q] each."""
+
+    pps: Floats
+    bps: Floats
+    service_s: Floats
+    size_scv: Floats
+    load: Floats
+    buffers: Floats
+
+    def queues(self, network: Network, follows: Floats) -> LinkQueues:
+        """Together with what follows from it, [Q, 3]."""
+        blocking, wait = follows[:, BLOCKING], follows[:, WAIT]
+        carried = self.load * (1 - blocking)
+        return LinkQueues(
+            arrival_pps=self.pps,
+            arrival_bps=self.bps,
+            service_s=self.service_s,
+            service_scv=self.size_scv,
+            load=self.load,
+            blocking=blocking,
+            wait_s=wait,
+            wait_std_s=follows[:, WAIT_STD],
+            occupancy=np.minimum(self.pps * (1 - blocking) * (wait + self.service_s), self.buffers),
+            buffer_packets=self.buffers,
+            link_load=_per_link(network, self.load),
+            utilisation=np.minimum(_per_link(network, carried), 1.0),
+        )
 
 
 class MG1K:
@@ -91,60 +149,81 @@ class MG1K:
         return self._solve(network, Flows.of(network, traffic, self.size_scv))
 
     def _solve(self, network: Network, flows: Flows) -> LinkQueues:
+        inlets = Inlets.of(network)
         blocking = np.zeros(len(network.queue_link))
         follows = np.zeros((len(blocking), 3))
         for step in range(PASSES):
-            queues, follows = self._serve(network, flows, offer(network, flows, blocking, blocking), follows)
-            change = queues.blocking - blocking
+            offered, came = offer(network, flows, inlets, blocking)
+            demand = self._demand(network, flows, offered)
+            told = self._told(network, demand, offered, inlets, came, follows)
+            if step % BURST_PASSES == 0:
+                bursts = self._bursts(network, flows, told, follows, offered)
+            told[:, BURST_WAIT:] = bursts
+            follows = self._share(network, told, follows)
+            change = follows[:, BLOCKING] - blocking
             blocking += change if step == 0 else DAMPING * change
             if np.abs(change).max(initial=0.0) < TOLERANCE:
                 break
-        return queues
+        return demand.queues(network, follows)
 
-    def _serve(
-        self, network: Network, flows: Flows, offered: Floats, before: Floats
-    ) -> tuple[LinkQueues, Floats]:
-        """What the queues make of what they are offered, [Q, OFFERED]."""
+    def _demand(self, network: Network, flows: Flows, offered: Floats) -> _Demand:
+        """Loads, services and buffers from what the queues are offered, [Q, OFFERED]."""
         pps, bps = offered[:, PPS], offered[:, BPS]
-        some = pps > 0
-        bits = np.divide(
-            bps, pps, out=np.full(len(pps), flows.bits.mean() if len(flows.bits) else 1.0), where=some
-        )
-        raw = np.divide(
-            offered[:, SQUARES], pps * bits**2, out=np.full(len(pps), 1 + self.size_scv), where=some
-        )
-        size_scv = np.maximum(raw - 1.0, 0.0)
+        idle = pps <= 0
+        usual = flows.bits.mean() if len(flows.bits) else 1.0
+        bits = np.where(idle, usual, bps / np.where(idle, 1.0, pps))
+        raw = np.where(idle, self.size_scv, offered[:, SQUARES] / np.where(idle, 1.0, pps * bits**2) - 1.0)
         capacity = network.capacity_bps[network.queue_link]
-        in_bits = network.buffer_bits[network.queue_link]
-        counted = network.buffer_packets[network.queue_link].astype(np.float64)
-        buffers = np.where(in_bits > 0, np.maximum(in_bits / bits, 1.0), counted)
-        service, load = bits / capacity, bps / capacity
-        scv = np.maximum(size_scv + self._arrival_scv(offered) - 1.0, 0.0)
-        follows = self._share(network, np.column_stack([load, service, size_scv, scv, buffers]), before)
-        blocking, wait = follows[:, BLOCKING], follows[:, WAIT]
-        queues = LinkQueues(
-            arrival_pps=pps,
-            arrival_bps=bps,
-            service_s=service,
-            service_scv=size_scv,
-            load=load,
-            blocking=blocking,
-            wait_s=wait,
-            wait_std_s=follows[:, WAIT_STD],
-            occupancy=np.minimum(pps * (1 - blocking) * (wait + service), buffers),
-            buffer_packets=buffers,
-            link_load=_per_link(network, load),
-            utilisation=np.minimum(_per_link(network, load * (1 - blocking)), 1.0),
+        return _Demand(
+            pps=pps,
+            bps=bps,
+            service_s=bits / capacity,
+            size_scv=np.maximum(raw, 0.0),
+            load=bps / capacity,
+            buffers=_buffers(network.buffer_bits, network.buffer_packets, bits, network.queue_link),
         )
-        return queues, follows
+
+    def _told(
+        self,
+        network: Network,
+        demand: _Demand,
+        offered: Floats,
+        inlets: Inlets,
+        came: Floats,
+        follows: Floats,
+    ) -> Floats:
+        """What the schedulers are told of their queues, [Q, TOLD]."""
+        link = network.queue_link
+        gaps = gap_excess(
+            _per_link(network, demand.load)[link], demand.pps, offered[:, GAPS], offered[:, PAIRS]
+        )
+        smooth = _smoothing(network, demand, inlets, came, gaps, follows[:, BLOCKING])[link]
+        told = np.ones((len(link), TOLD))
+        told[:, LOAD], told[:, SERVICE], told[:, BUFFER] = demand.load, demand.service_s, demand.buffers
+        told[:, OF_SIZES] = (1 + demand.size_scv) * smooth - 1
+        told[:, SCV] = np.maximum(told[:, OF_SIZES] + gaps + self.arrival_scv - 1, LEAST_SCV)
+        return told
+
+    def _bursts(
+        self, network: Network, flows: Flows, told: Floats, follows: Floats, offered: Floats
+    ) -> Floats:
+        """By how much wavering rates change wait and odds of blocking, [Q, 2]."""
+        if not flows.poisson:
+            capacity = network.capacity_bps[network.queue_link]
+            set_bursts(
+                told,
+                follows,
+                network.queue_offsets,
+                network.policy,
+                network.queue_share,
+                offered[:, RATE_VARIANCE] / capacity**2,
+                offered[:, RATE_MEMORY] / capacity**2,
+            )
+        return told[:, BURST_WAIT:].copy()
 
     def _share(self, network: Network, told: Floats, before: Floats) -> Floats:
         """Blocking, wait and its deviation, [Q, 3]."""
         return serve(told, network.queue_offsets, network.policy, network.queue_share, before)
-
-    def _arrival_scv(self, offered: Floats) -> Floats:
-        """Squared variation of the gaps between arrivals, [Q]."""
-        return np.full(len(offered), self.arrival_scv)
 
     def _assemble(self, network: Network, flows: Flows, queues: LinkQueues) -> PathPrediction:
         """Sum the queues along every path."""
@@ -181,23 +260,57 @@ class MM1B(MG1K):
     name: ClassVar[str] = "mm1b"
     log_width: ClassVar[float] = 0.29
 
+    def _told(
+        self,
+        network: Network,
+        demand: _Demand,
+        offered: Floats,
+        inlets: Inlets,
+        came: Floats,
+        follows: Floats,
+    ) -> Floats:
+        """What is told of the links, as one queue each, [L, TOLD]."""
+        load, pps = _per_link(network, demand.load), _per_link(network, demand.pps)
+        usual = demand.service_s[network.queue_offsets[:-1]]
+        told = np.ones((len(load), TOLD))
+        told[:, LOAD] = load
+        told[:, SERVICE] = np.divide(load, pps, out=usual, where=pps > 0)
+        bits = told[:, SERVICE] * network.capacity_bps
+        told[:, BUFFER] = _buffers(network.buffer_bits, network.buffer_packets, bits, np.arange(len(load)))
+        return told
+
+    def _bursts(
+        self, network: Network, flows: Flows, told: Floats, follows: Floats, offered: Floats
+    ) -> Floats:
+        return np.ones((len(told), 2))
+
     def _share(self, network: Network, told: Floats, before: Floats) -> Floats:
-        link = network.queue_link
-        links = len(network.links)
-        load = np.bincount(link, weights=told[:, 0], minlength=links)
-        rate = np.bincount(link, weights=told[:, 0] / told[:, 1], minlength=links)
-        first = network.queue_offsets[:-1]
-        service = np.divide(load, rate, out=told[first, 1].copy(), where=rate > 0)
-        in_bits = network.buffer_bits
-        buffers = np.where(
-            in_bits > 0,
-            np.maximum(in_bits / (service * network.capacity_bps), 1.0),
-            network.buffer_packets.astype(np.float64),
+        links = len(told)
+        each = serve(
+            told, np.arange(links + 1), np.zeros(links, np.int64), np.ones(links), np.zeros((links, 3))
         )
-        ones = np.ones(links)
-        told = np.column_stack([load, service, ones, ones, buffers])
-        each = np.arange(links + 1)
-        return serve(told, each, np.zeros(links, np.int64), ones, np.zeros((links, 3)))[link]
+        return each[network.queue_link]
+
+
+def _buffers(in_bits: Floats, in_packets: Ints, bits: Floats, link: Ints) -> Floats:
+    """Buffers of queues at ``link`` [Q] in packets of ``bits`` [Q] on average; at least one gets in."""
+    bit_buffers = np.maximum(in_bits[link] / bits, 1.0)
+    return np.where(in_bits[link] > 0, bit_buffers, in_packets[link].astype(np.float64))
+
+
+def _smoothing(
+    network: Network, demand: _Demand, inlets: Inlets, came: Floats, gaps: Floats, blocking: Floats
+) -> Floats:
+    """(c_a² + c_s²)/(1 + c_s²) of every link, [L], from what its inlets send; see twin.queueing_arrivals."""
+    pps = _per_link(network, demand.pps)
+    carried = _per_link(network, demand.pps * (1 - blocking))
+    busy = np.minimum(_per_link(network, demand.load * (1 - blocking)), 1.0)
+    first = _per_link(network, demand.load)
+    second = _per_link(network, demand.load * demand.service_s * (1 + demand.size_scv))
+    some = first > 0
+    spread = np.divide(second * pps, first**2, out=np.ones_like(first), where=some)  # 1 + c_s²
+    own = np.divide(_per_link(network, gaps * demand.pps), pps, out=np.zeros_like(pps), where=some)
+    return smoothing(inlets.offsets, inlets.links, came, pps, carried, busy, spread, own)
 
 
 def _per_link(network: Network, values: Floats) -> Floats:

@@ -13,7 +13,9 @@ from twin.compiled import compiled
 from twin.models import path_packet_bits
 from twin.network import Floats, Ints, Network, Traffic
 
-PPS, BPS, SQUARES, RATE_VARIANCE, RATE_MEMORY, PAIRS, GAPS = range(7)  # columns of what a queue is offered
+# Columns of what a queue is offered: packets/s λ, bit/s, bit²/s, variance of the bit rate, the same times its
+# correlation time, Σ λ² of flows, Σ λ·gap_scv.
+PPS, BPS, SQUARES, RATE_VARIANCE, RATE_MEMORY, PAIRS, GAPS = range(7)
 OFFERED = 8  # columns, a line of the processor's cache
 
 
@@ -52,14 +54,75 @@ class Flows:
         )
 
 
-def offer(network: Network, flows: Flows, blocking: Floats, departure_scv: Floats) -> Floats:
-    """What every queue is offered when every queue drops ``blocking`` [Q] of it, [Q, OFFERED]."""
-    paths = network.paths
-    where = (paths.links, paths.offsets, network.queue_of_class, flows.path, flows.service_class)
+@dataclass(frozen=True)
+class Inlets:
+    """The links that lead to each link: those of link l are ``links[offsets[l]:offsets[l + 1]]``."""
+
+    offsets: Ints  # [L + 1]
+    links: Ints  # [I]
+    rank: Ints  # [L] place of a link among those into its target
+
+    @classmethod
+    def of(cls, network: Network) -> Inlets:
+        """From the ends of the links."""
+        target, source = network.target_index, network.source_index
+        into = np.bincount(target, minlength=len(network.nodes))
+        first = np.cumsum(into) - into
+        order = np.argsort(target, kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order)) - first[target[order]]
+        offsets = np.concatenate([[0], np.cumsum(into[source])])
+        step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], into[source])
+        return cls(offsets, order[np.repeat(first[source], into[source]) + step], rank)
+
+
+def offer(network: Network, flows: Flows, inlets: Inlets, blocking: Floats) -> tuple[Floats, Floats]:
+    """What every queue is offered when every queue drops ``blocking`` [Q] of it, [Q, OFFERED].
+
+    And the packets/s that come from every inlet, [I].
+    """
+    paths, classes = network.paths, network.queue_of_class
+    offered = np.zeros((len(blocking), OFFERED))
+    came = np.zeros(len(inlets.links))
+    path, klass, pps, bits, scv = flows.path, flows.service_class, flows.pps, flows.bits, flows.size_scv
+    begin, rank = inlets.offsets, inlets.rank
     if flows.poisson:
-        return _offer_poisson(*where, flows.pps, flows.bits, flows.size_scv, blocking)
-    vary = (flows.gap_scv, flows.rate_scv, flows.rate_time_s)
-    return _offer(*where, flows.pps, flows.bits, flows.size_scv, *vary, blocking, departure_scv)
+        _offer_poisson(
+            paths.links,
+            paths.offsets,
+            classes,
+            path,
+            klass,
+            pps,
+            bits,
+            scv,
+            blocking,
+            begin,
+            rank,
+            offered,
+            came,
+        )
+    else:
+        gap, rate, time = flows.gap_scv, flows.rate_scv, flows.rate_time_s
+        _offer(
+            paths.links,
+            paths.offsets,
+            classes,
+            path,
+            klass,
+            pps,
+            bits,
+            scv,
+            gap,
+            rate,
+            time,
+            blocking,
+            begin,
+            rank,
+            offered,
+            came,
+        )
+    return offered, came
 
 
 @compiled
@@ -73,8 +136,11 @@ def _offer_poisson(
     bits: Floats,
     size_scv: Floats,
     blocking: Floats,
-) -> Floats:
-    offered = np.zeros((blocking.shape[0], OFFERED))
+    inlet_offsets: Ints,
+    inlet_rank: Ints,
+    offered: Floats,
+    came: Floats,
+) -> None:
     for flow in range(pps.shape[0]):
         rate = pps[flow]
         if rate <= 0.0:
@@ -82,13 +148,17 @@ def _offer_poisson(
         path = flow_path[flow]
         mean = bits[flow]
         square = mean * mean * (1.0 + size_scv[flow])
+        inlet = -1
         for hop in range(offsets[path], offsets[path + 1]):
-            queue = queue_of_class[links[hop], flow_class[flow]]
+            link = links[hop]
+            if inlet >= 0:
+                came[inlet_offsets[link] + inlet] += rate
+            inlet = inlet_rank[link]
+            queue = queue_of_class[link, flow_class[flow]]
             offered[queue, PPS] += rate
             offered[queue, BPS] += rate * mean
             offered[queue, SQUARES] += rate * square
             rate *= 1.0 - blocking[queue]
-    return offered
 
 
 @compiled
@@ -105,9 +175,11 @@ def _offer(
     rate_scv: Floats,
     rate_time_s: Floats,
     blocking: Floats,
-    departure_scv: Floats,
-) -> Floats:
-    offered = np.zeros((blocking.shape[0], OFFERED))
+    inlet_offsets: Ints,
+    inlet_rank: Ints,
+    offered: Floats,
+    came: Floats,
+) -> None:
     for flow in range(pps.shape[0]):
         rate = pps[flow]
         if rate <= 0.0:
@@ -115,17 +187,22 @@ def _offer(
         path = flow_path[flow]
         mean = bits[flow]
         square = mean * mean * (1.0 + size_scv[flow])
+        inlet = -1
         for hop in range(offsets[path], offsets[path + 1]):
-            queue = queue_of_class[links[hop], flow_class[flow]]
+            link = links[hop]
+            if inlet >= 0:
+                came[inlet_offsets[link] + inlet] += rate
+            inlet = inlet_rank[link]
+            queue = queue_of_class[link, flow_class[flow]]
+            variance = rate * rate * mean * mean * rate_scv[flow]
             offered[queue, PPS] += rate
             offered[queue, BPS] += rate * mean
             offered[queue, SQUARES] += rate * square
-            offered[queue, RATE_VARIANCE] += rate * rate * rate_scv[flow]
-            offered[queue, RATE_MEMORY] += rate * rate * rate_scv[flow] * rate_time_s[flow]
+            offered[queue, RATE_VARIANCE] += variance
+            offered[queue, RATE_MEMORY] += variance * rate_time_s[flow]
             offered[queue, PAIRS] += rate * rate
             offered[queue, GAPS] += rate * gap_scv[flow]
             rate *= 1.0 - blocking[queue]
-    return offered
 
 
 @compiled

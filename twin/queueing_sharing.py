@@ -14,23 +14,24 @@ Systems" II, 1976, section 3.4) for any θ; ½ everywhere is FIFO, 0 and 1 are p
 *Strict priority.* θ is 0 or 1 (A. Cobham, "Priority assignment in waiting line problems", Operations Research
 2, 1954).
 
-*WFQ* as virtual clock (L. Zhang, "VirtualClock", SIGCOMM 1990), which is what the simulator behind the RouteNet
-data sets does: the smallest tag F = max(now, F of the packet before) + bits/(share·C) goes first. Tags lead the
-time by d_q on average, the mean sojourn in a queue of rate share·C of the queue's own. Waits then differ by the
-difference of the d, or by as much as priority can make them differ:
-θ_jq = 1 − exp(−(d_q − d_j)/(W_q + W_j))/2 for d_q > d_j.
+*WFQ* as virtual clock (L. Zhang, "VirtualClock", SIGCOMM 1990), which is what the simulator behind the
+RouteNet data sets does: the smallest tag F = max(now, F of the packet before) + bits/(share·C) goes first.
+Tags lead the time by d_q on average, the mean sojourn in a queue of rate share·C of the queue's own. Waits
+then differ by the difference of the d, or by as much as priority can make them differ: θ_jq = 1 − exp(−(d_q −
+d_j)/(W_q + W_j))/2 for d_q > d_j.
 
 *DRR* with quanta that last: queue q may send share·C·ROUND_S in its turn, as in the same simulator. Backlogs
 below that are served exhaustively; there W_q ∝ 1 − ρ_q (D. Everitt, "Simple approximations for token rings",
-IEEE Trans. Communications 34, 1986), which θ_jq = ½ + (ρ_j − ρ_q)(1 − (ρ − ρ_j − ρ_q)/2)/(2ρ) meets exactly for
-two queues and within 5 % for three. Backlogs V = ρW beyond the quantum are served in proportion to the weights:
-θ_jq/θ_qj = (share_j/(s + V_j))/(share_q/(s + V_q)). How far both quanta outlast their backlogs blends the two.
+IEEE Trans. Communications 34, 1986), which θ_jq = ½ + (ρ_j − ρ_q)(1 − (ρ − ρ_j − ρ_q)/2)/(2ρ) meets exactly
+for two queues and within 5 % for three. Backlogs V = ρW beyond the quantum are served in proportion to the
+weights: θ_jq/θ_qj = (share_j/(s + V_j))/(share_q/(s + V_q)). How far both quanta outlast their backlogs
+blends the two.
 
-Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min against
-what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and 1 + c' = 1 + c + 2AR/s
-behind a head start A, chosen so that its wait is W_q where nothing is lost. Priority has R = 1 − σ and
-A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the queue's own part;
-where higher queues fill the link the lower ones starve.
+Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min
+against what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and 1 + c' = 1 + c
++ 2AR/s behind a head start A, chosen so that its wait is W_q where nothing is lost. Priority has R = 1 − σ
+and A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the queue's own
+part; where higher queues fill the link the lower ones starve.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ from twin.network import Floats, Ints
 from twin.queueing_finite import blocking, finite_queue
 from twin.scheduling import POLICIES
 
-LOAD, SERVICE, SIZE_SCV, SCV, BUFFER = range(
-    5
-)  # of what is told of a queue; SCV: sizes and arrivals together
+# Columns of what is told of a queue. SIZE_SCV: sizes, and arrivals as the whole link sees them; SCV: all.
+LOAD, SERVICE, SIZE_SCV, SCV, BUFFER, BURST_WAIT, BURST_BLOCKING = range(7)
+TOLD = 7
 BLOCKING, WAIT, WAIT_STD = range(3)  # of what follows
 STARVED = 1e-3  # share of a link that a queue is given when others fill it
 ROUND_S = 1.0  # how long all quanta of a link take together
@@ -73,6 +74,12 @@ def serve(told: Floats, queue_offsets: Ints, policy: Ints, share: Floats, before
 
 
 @compiled
+def is_priority(policy: int) -> bool:
+    """Whether the code of a policy is that of SP."""
+    return bool(policy == _SP)
+
+
+@compiled
 def _slowed(told: Floats, follows: Floats, q: int, rate: float, spread: float, start_s: float) -> None:
     """A queue behind a server of ``rate`` of the link's speed, with 1 + c' = ``spread``."""
     load = told[q, LOAD] / rate
@@ -81,9 +88,11 @@ def _slowed(told: Floats, follows: Floats, q: int, rate: float, spread: float, s
     if load > 0.0:
         blocked = blocking(load, spread - 1.0, told[q, BUFFER])
         wait, deviation = finite_queue(load, spread - 1.0, told[q, BUFFER], blocked)
+        worse = blocked * told[q, BURST_BLOCKING]
+        blocked = worse / (1.0 - blocked + worse)
     follows[q, BLOCKING] = blocked
-    follows[q, WAIT] = start_s + wait * service
-    follows[q, WAIT_STD] = math.hypot(start_s, deviation * service)
+    follows[q, WAIT] = start_s + wait * service * told[q, BURST_WAIT]
+    follows[q, WAIT_STD] = math.hypot(start_s, deviation * service * told[q, BURST_WAIT])
 
 
 @compiled

@@ -1,0 +1,265 @@
+"""How regular, how smoothed and how bursty the arrivals at a queue are, beyond Poisson.
+
+Theory
+------
+*Gaps.* QNA (W. Whitt, "The queueing network analyzer", Bell System Technical Journal 62, 1983). Flows with
+squared variation g_f of their gaps and shares y_f of a queue's packets superpose to c_a² = 1 + w Σ y_f (g_f −
+1), w = 1/(1 + 4(1 − ρ)²(v − 1)), v = 1/Σ y_f²: many flows look Poisson to a queue that is often idle. What a
+link of load ρ sends has c_d² = 1 + (1 − ρ²)(c_a² − 1) + ρ²(c_s² − 1); the part p of it that goes on to one
+next link has 1 + p(c_d² − 1). Packets of one previous link come one after the other, so that few inlets mean
+little queueing. Flows are counted one by one, inlets by their sums, and both corrections of c_a² are added.
+
+*Rates.* Flows whose rate wavers (variance Σ λ_f² scv_f, correlation time τ) are taken as M on-off sources
+that share mean, variance and τ (B. Maglaris et al., "Performance models of statistical multiplexing in packet
+video communications", IEEE Trans. Communications 36, 1988), and the queue as M/M/1/k in that random
+environment, k being Smith's stretched buffer. It is solved exactly, level by level; the ratios of its wait
+and of its odds of blocking to those of plain M/M/1/k correct the queue. Slow bursts act as a mix of steady
+loads, fast ones as more variation, and no burst is worse than the buffer lets it be. What wavers is the load
+against what others leave of the link: x = ρ/R with relative variance Var(ρ)/ρ² + Σ Var(ρ_other)/R².
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from twin.compiled import compiled
+from twin.network import Floats, Ints
+from twin.queueing_sharing import (
+    BURST_BLOCKING,
+    BURST_WAIT,
+    LOAD,
+    SCV,
+    SERVICE,
+    STARVED,
+    greedy_share,
+    is_priority,
+)
+
+SOURCES = 2  # M: three states meet mean, variance, and no negative rate
+STEADY = 1e-4  # relative variance of the load below which nothing wavers
+SMOOTHINGS = 20  # repetitions at most
+SETTLED = 1e-4
+LEAST_SMOOTHING = 0.05
+LEVELS = 400  # of k; larger buffers are filled in larger steps
+
+
+@compiled
+def gap_excess(load: Floats, pps: Floats, gaps: Floats, pairs: Floats) -> Floats:
+    """c_a² − 1 of every queue from the gaps of its flows, [Q]; ``gaps`` = Σ λ g, ``pairs`` = Σ λ²."""
+    excess = np.zeros(pps.shape[0])
+    for q in range(pps.shape[0]):
+        if pps[q] > 0.0 and pairs[q] > 0.0:
+            spare = max(1.0 - load[q], 0.0)
+            weight = 1.0 / (1.0 + 4.0 * spare**2 * max(pps[q] ** 2 / pairs[q] - 1.0, 0.0))
+            excess[q] = weight * (gaps[q] / pps[q] - 1.0)
+    return excess
+
+
+@compiled
+def smoothing(
+    inlet_offsets: Ints,
+    inlet_link: Ints,
+    came: Floats,
+    pps: Floats,
+    carried: Floats,
+    busy: Floats,
+    spread: Floats,
+    own: Floats,
+) -> Floats:
+    """(c_a² + c_s²)/(1 + c_s²) of every link, [L], as its inlets alone make it.
+
+    ``came`` [I] packets/s from every inlet; of every link [L]: ``pps`` offered, packets/s ``carried``,
+    ``busy`` ρ, ``spread`` 1 + c_s², and ``own`` what its flows alone make of c_a² − 1. What links send
+    depends on what they get, so this is repeated.
+    """
+    links = pps.shape[0]
+    excess = np.zeros(links)  # c_a² − 1
+    for _ in range(SMOOTHINGS):
+        change = 0.0
+        for link in range(links):
+            new = 0.0
+            if pps[link] > 0.0:
+                for slot in range(inlet_offsets[link], inlet_offsets[link + 1]):
+                    last = inlet_link[slot]
+                    if came[slot] > 0.0 and carried[last] > 0.0:
+                        sent = (1.0 - busy[last] ** 2) * (excess[last] + own[last])
+                        sent += busy[last] ** 2 * (spread[last] - 2.0)
+                        new += came[slot] ** 2 / (pps[link] * carried[last]) * sent
+            change = max(change, abs(new - excess[link]))
+            excess[link] = new
+        if change < SETTLED:
+            break
+    for link in range(links):
+        excess[link] = max((spread[link] + excess[link]) / spread[link], LEAST_SMOOTHING)
+    return excess
+
+
+@compiled
+def set_bursts(
+    told: Floats,
+    follows: Floats,
+    queue_offsets: Ints,
+    policy: Ints,
+    share: Floats,
+    variance: Floats,
+    memory: Floats,
+) -> None:
+    """Fill in BURST_WAIT and BURST_BLOCKING of ``told``.
+
+    ``variance`` [Q] is that of a queue's load, ``memory`` [Q] the same times its correlation time.
+    """
+    work = np.empty((LEVELS + 2, SOURCES + 1, SOURCES + 1))
+    for link in range(policy.shape[0]):
+        start, stop = queue_offsets[link], queue_offsets[link + 1]
+        for q in range(start, stop):
+            told[q, BURST_WAIT] = told[q, BURST_BLOCKING] = 1.0
+            others, others_memory = 0.0, 0.0
+            for other in range(start, q if is_priority(policy[link]) else stop):
+                if other != q:
+                    others += variance[other]
+                    others_memory += memory[other]
+            rate = left_for(told, follows, start, stop, q, share, policy[link])
+            load = told[q, LOAD] / rate
+            if load <= 0.0:
+                continue
+            wavers = variance[q] / told[q, LOAD] ** 2 + others / rate**2
+            if wavers < STEADY:
+                continue
+            lasts = (memory[q] / told[q, LOAD] ** 2 + others_memory / rate**2) / wavers
+            _set_burst(told, q, load, rate, wavers, lasts, work)
+
+
+@compiled
+def left_for(
+    told: Floats, follows: Floats, start: int, stop: int, q: int, share: Floats, policy: int
+) -> float:
+    """R of a queue: the share of its link that it would get if it wanted all."""
+    if is_priority(policy):
+        rate = 1.0
+        for other in range(start, q):
+            rate -= told[other, LOAD] * (1.0 - follows[other, 0])
+    else:
+        rate = greedy_share(told, follows, start, stop, share, q)
+    return max(rate, STARVED)
+
+
+@compiled
+def _set_burst(
+    told: Floats, q: int, load: float, rate: float, wavers: float, lasts_s: float, work: Floats
+) -> None:
+    spread = max(1.0 + told[q, SCV], 0.1)
+    r = math.sqrt(load) * (spread - 2.0)
+    k = max((2.0 * told[q, 4] + r) / max(2.0 + r, 0.1), 1.0)
+    step = max(k / LEVELS, 1.0)
+    time = lasts_s * rate / (told[q, SERVICE] * spread / 2.0 * step)
+    wait, odds = _in_environment(load, wavers, time, k / step, work)
+    steady_wait, steady_odds = _steady(load, k / step)
+    told[q, BURST_WAIT] = wait / steady_wait if steady_wait > 0.0 else 1.0
+    told[q, BURST_BLOCKING] = max(odds / steady_odds, 1.0) if steady_odds > 0.0 else 1.0
+
+
+@compiled
+def _steady(load: float, k: float) -> tuple[float, float]:
+    """M/M/1/k, its last level partial: mean wait in service times, odds of blocking."""
+    top = math.ceil(k)
+    partial = k - (top - 1.0)
+    weight, total, number, lost = 1.0, 0.0, 0.0, 0.0
+    if load > 1.0:  # against overflow: the last level weighs about one
+        weight = max(load ** -float(top), 1e-250)
+    for level in range(top + 1):
+        total += weight
+        number += level * weight
+        if level == top - 1:
+            lost += weight * (1.0 - partial)
+            weight *= load * partial
+        elif level == top:
+            lost += weight
+        else:
+            weight *= load
+    lost /= total
+    return number / total / (load * (1.0 - lost)) - 1.0, lost / (1.0 - lost)
+
+
+@compiled
+def _in_environment(load: float, wavers: float, time: float, k: float, work: Floats) -> tuple[float, float]:
+    """M/M/1/k, its load modulated by SOURCES on-off sources: mean wait in service times, odds of blocking.
+
+    R_n = Λ_n(μ + Λ − Q − R_{n+1}μ)⁻¹ takes the probabilities of level n − 1 to those of level n.
+    """
+    states = SOURCES + 1
+    on = min(0.5, 1.0 / (1.0 + SOURCES * wavers))
+    swing = load * math.sqrt(wavers / (SOURCES * on * (1.0 - on)))
+    top = math.ceil(k)
+    partial = k - (top - 1.0)
+    arrive = np.empty(states)
+    turn = np.zeros((states, states))
+    for m in range(states):
+        arrive[m] = load + swing * (m - SOURCES * on)
+        if m < SOURCES:
+            turn[m, m + 1] = (SOURCES - m) * on / time
+        if m > 0:
+            turn[m, m - 1] = m * (1.0 - on) / time
+        turn[m, m] = -turn[m].sum()
+    block = np.empty((states, states))
+    for level in range(top, 0, -1):
+        for i in range(states):
+            for j in range(states):
+                block[i, j] = -turn[i, j] - (work[level + 1, i, j] if level < top else 0.0)
+            block[i, i] += 1.0
+            if level < top:
+                block[i, i] += arrive[i] * (partial if level == top - 1 else 1.0)
+        _invert(block)
+        for i in range(states):
+            for j in range(states):
+                work[level, i, j] = arrive[i] * (partial if level == top else 1.0) * block[i, j]
+    for i in range(states):  # level 0: π₀(Q − Λ + R₁μ) = 0, one equation replaced by Σ π₀ = 1
+        for j in range(states):
+            block[j, i] = turn[i, j] + work[1, i, j]
+        block[i, i] -= arrive[i] * (partial if top == 1 else 1.0)
+    block[states - 1, :] = 1.0
+    _invert(block)
+    return _summed(load, arrive, block[:, states - 1].copy(), work, top, partial)
+
+
+@compiled
+def _summed(
+    load: float, arrive: Floats, level_of: Floats, work: Floats, top: int, partial: float
+) -> tuple[float, float]:
+    states = arrive.shape[0]
+    total, number, lost = 0.0, 0.0, 0.0
+    following = np.empty(states)
+    for level in range(top + 1):
+        if level > 0:
+            for j in range(states):
+                following[j] = 0.0
+                for i in range(states):
+                    following[j] += level_of[i] * work[level, i, j]
+            level_of[:] = following
+        for i in range(states):
+            total += level_of[i]
+            number += level * level_of[i]
+            if level == top:
+                lost += level_of[i] * arrive[i]
+            elif level == top - 1:
+                lost += level_of[i] * arrive[i] * (1.0 - partial)
+    lost /= total * load
+    return number / total / (load * (1.0 - lost)) - 1.0, lost / (1.0 - lost)
+
+
+@compiled
+def _invert(matrix: Floats) -> None:
+    """Gauss-Jordan in place; its matrices are diagonally dominant and need no pivots."""
+    n = matrix.shape[0]
+    for i in range(n):
+        pivot = 1.0 / matrix[i, i]
+        matrix[i, i] = 1.0
+        for j in range(n):
+            matrix[i, j] *= pivot
+        for r in range(n):
+            if r != i:
+                factor = matrix[r, i]
+                matrix[r, i] = 0.0
+                for j in range(n):
+                    matrix[r, j] -= factor * matrix[i, j]
