@@ -33,20 +33,23 @@ NOISE = 0.1  # ln; a label this uncertain counts half
 LOSS_FLOOR = 1e-3
 JITTER_WEIGHT, LOSS_WEIGHT, SCALE_WEIGHT = 0.3, 0.1, 0.02
 AVERAGING = 0.995  # a step, of the weights that are kept
+MOST_RELATIVE = 2.0  # beyond a factor of three a flow pulls no harder
 
 
 def labelled_graph(sample: Sample, prior: Prior, heads: int, seed: int) -> FlowGraph:
-    """The graph of a sample and its labels: y, y_std (÷ transmission), y_loss, weight [F], own [F, heads]."""
+    """The graph of a sample and its labels, [F] each: y, y_std and fixed (propagation), all ÷ transmission;
+    y_loss and weight; own [F, heads]."""
     features = build_features(sample.network, sample.traffic, prior)
     graph = to_graph(features)
     queueing = sample.mean_s - features.propagation_s
     measured = sample.labelled & (queueing > 0) & features.routed
     seconds = np.where(measured, features.transmission_s, 1.0)
-    jittered = measured & (sample.std_s > 0)
+    jittered = measured & (sample.std_s > 0)  # elsewhere neither jitter nor loss is known
     weight = np.where(measured, 1 / (1 + (sample.noise / NOISE) ** 2), 0.0)
     total = weight.sum()
     draws = np.random.default_rng([seed, len(weight)]).poisson(1.0, heads).astype(np.float64)
     graph.y = torch.from_numpy(np.where(measured, queueing / seconds, 1.0))
+    graph.fixed = torch.from_numpy(np.where(measured, features.propagation_s / seconds, 0.0))
     graph.y_std = torch.from_numpy(np.where(jittered, sample.std_s / seconds, 1.0))
     graph.y_loss = torch.from_numpy(sample.loss)
     graph.weight = torch.from_numpy(weight / np.sqrt(max(total, 1.0)))
@@ -55,18 +58,26 @@ def labelled_graph(sample: Sample, prior: Prior, heads: int, seed: int) -> FlowG
     return graph
 
 
-def fitting_loss(module: RouteNetModule, graph: FlowGraph) -> Tensor:
-    """Weighted Huber loss of delay, jitter and loss, and the likelihood of the errors' scale."""
+def relative_error(ratio: Tensor) -> Tensor:
+    """|predicted ÷ measured − 1|, at most MOST_RELATIVE: what MAPE asks for, low bias and all."""
+    return torch.where(ratio < 1, 1 - ratio, (ratio - 1).clamp(max=MOST_RELATIVE))
+
+
+def fitting_loss(module: RouteNetModule, graph: FlowGraph, *, relative: bool = False) -> Tensor:
+    """Weighted loss of delay (Huber's on its logarithm, or ``relative``), jitter and loss, and the likelihood
+    of the errors' scale."""
     said = module(graph)
     huber = nn.HuberLoss(reduction="none", delta=HUBER)
+    fixed = graph.fixed.unsqueeze(1) if relative else 0.0
 
     def of(ratio: Tensor) -> Tensor:
         each: Tensor = huber(ratio.log(), torch.zeros_like(ratio))
         return each
 
-    each = (graph.own * of(said.delays / graph.y.unsqueeze(1))).mean(dim=1)
+    delay = relative_error if relative else of
+    each = (graph.own * delay((fixed + said.delays) / (fixed + graph.y.unsqueeze(1)))).mean(dim=1)
     each = each + JITTER_WEIGHT * graph.jittered * of(said.jitter / graph.y_std)
-    each = each + LOSS_WEIGHT * of((said.loss + LOSS_FLOOR) / (graph.y_loss + LOSS_FLOOR))
+    each = each + LOSS_WEIGHT * graph.jittered * of((said.loss + LOSS_FLOOR) / (graph.y_loss + LOSS_FLOOR))
     error = (said.delays.detach().mean(dim=1) / graph.y).log().abs()
     each = each + SCALE_WEIGHT * (error * (-said.ln_scale).exp() + said.ln_scale)
     weighted: Tensor = (graph.weight * each).sum() / graph.weight.sum().clamp(min=1e-9)
@@ -74,11 +85,15 @@ def fitting_loss(module: RouteNetModule, graph: FlowGraph) -> Tensor:
 
 
 def validation_mape(module: RouteNetModule, graphs: Sequence[FlowGraph]) -> float:
-    """Weighted mean absolute relative error of queueing + transmission delay."""
+    """Weighted mean absolute relative error of the whole delay."""
+
+    def error(graph: FlowGraph) -> Tensor:
+        ratio = (graph.fixed + module(graph).delays.mean(dim=1)) / (graph.fixed + graph.y)
+        total: Tensor = (graph.weight * (ratio - 1).abs()).sum()
+        return total
+
     with torch.inference_mode():
-        errors = [
-            (graph.weight * (module(graph).delays.mean(dim=1) / graph.y - 1).abs()).sum() for graph in graphs
-        ]
+        errors = [error(graph) for graph in graphs]
     return float(sum(errors) / sum(graph.weight.sum() for graph in graphs))
 
 
@@ -125,6 +140,7 @@ class Fitting:
             self.module.fit_scales(training)
         else:
             self.module.load_state_dict(start)
+            self.module.widen_scales(training)
         self.batches = DataLoader(list(training), batch_size=recipe.batch, shuffle=True)
         self.optimiser = torch.optim.AdamW(
             self.module.parameters(), lr=recipe.learning_rate, weight_decay=1e-4
@@ -163,7 +179,7 @@ class Fitting:
 
     def _step(self, graph: FlowGraph) -> float:
         self.optimiser.zero_grad()
-        loss = fitting_loss(self.module, graph)
+        loss = fitting_loss(self.module, graph, relative=self.recipe.relative)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own gap
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         self.optimiser.step()

@@ -244,7 +244,7 @@ def _tanh(x):  # type: ignore[no-untyped-def]
 
 @_inline
 def _exp(x):  # type: ignore[no-untyped-def]
-    """e^x for |x| <= 4 to 2e-6: Taylor's series of e^(x/16), squared four times, which vectorises."""
+    """e^x for |x| <= 7 to 2e-5, for |x| <= 4 to 2e-6: Taylor's series of e^(x/16), squared four times, which vectorises."""
     t = x * float32(1 / 16)
     p = t * float32(1 / 720) + float32(1 / 120)
     p = t * p + float32(1 / 24)

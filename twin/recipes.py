@@ -54,6 +54,18 @@ TEST_SLICES = ("random", "lab", "large", "nsfnet-lab", "nsfnet-bursty", "geant2"
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Files of a measured data set instead of simulation: what to train on, and what to hold out.
+
+    Every second sample held out chooses the epoch, the others make the intervals.
+    """
+
+    format: str  # key of twin.evaluation.READERS
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides what comes out of a training run, but its seed."""
 
@@ -64,7 +76,10 @@ class Recipe:
     validation: int = 12  # scenarios of each part, at most
     batch: int = 8  # samples
     learning_rate: float = 4e-3
+    relative: bool = False  # minimise the relative error of the whole delay, for data that noise rules
     config: RouteNetConfig = field(default_factory=RouteNetConfig)
+    measured: Measured | None = None
+    start: str = ""  # name of the shipped checkpoint whose weights are tuned on
 
 
 RECIPES = {
@@ -91,6 +106,15 @@ RECIPES = {
             },
             epochs=60,
             validation=24,
+        ),
+        Recipe(
+            "testbed-1", {}, {}, epochs=12, batch=16, learning_rate=2e-3, relative=True, start="routenet",
+            config=RouteNetConfig(limit=7.0),
+            measured=Measured(
+                "testbed",
+                tuple(f"{kind}-fold{fold}.jsonl.gz" for kind in ("mb", "cbr_mb") for fold in (0, 1)),
+                ("mb-fold2.jsonl.gz", "cbr_mb-fold2.jsonl.gz"),
+            ),
         ),
     )
 }  # fmt: skip

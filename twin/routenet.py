@@ -118,6 +118,12 @@ class RouteNetModule(nn.Module):
             scale: FeatureScale = getattr(self, f"scale_{name}")
             scale.fit(torch.cat([graph[f"{name}_x"] for graph in graphs]))
 
+    def widen_scales(self, graphs: Sequence[FlowGraph]) -> None:
+        """Let the ranges hold another training set too; the scales stay, as the weights have learnt them."""
+        for name in ("queue", "flow", "hop"):
+            scale: FeatureScale = getattr(self, f"scale_{name}")
+            scale.widen(torch.cat([graph[f"{name}_x"] for graph in graphs]))
+
     def forward(self, graph: FlowGraph) -> FlowTensors:
         """Corrected delay, jitter and loss of every flow of the batch."""
         corrections, h_f = self.pass_messages(graph)
@@ -210,6 +216,11 @@ class FeatureScale(nn.Module):
         self.high.copy_(values.amax(0))
         self.mean.copy_(values.mean(0))
         self.deviation.copy_(values.std(0).clamp(min=1e-3))
+
+    def widen(self, values: Tensor) -> None:
+        """Let the range hold these values too, [n, features]."""
+        self.low.copy_(torch.minimum(self.low, values.amin(0)))
+        self.high.copy_(torch.maximum(self.high, values.amax(0)))
 
     def forward(self, values: Tensor) -> Tensor:
         """[n, features] → [n, features]."""

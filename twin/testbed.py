@@ -10,6 +10,10 @@ What is not told, and what is assumed (from folds 0 and 1 of the files alone)
 that link is the first slow one of the path, 138 Mbit elsewhere, whatever the packet sizes. So buffers are
 counted in bits, and every link has one of two.
 
+*Fixed delays.* Where no link is loaded above 0.35 a delay is 9 µs a link of 1 Gbit/s, 11 µs one of 10 and
+7.5 µs one of 80, and the packet's transmission: within 5 % (mean, 1,740 flows of the two folds 0; least
+squares on relative errors). They stand as the links' propagation.
+
 *Bursts.* A multi-burst flow is given as on-off traffic that is on half the time, its rate remembered for
 10 ms, the order of its delays (median 4 ms, 90 % below 30 ms). Packets of a flow are all of one size.
 
@@ -33,6 +37,7 @@ from twin.network import Floats, Link, Network, Paths, Traffic, Variability
 from twin.samples import BadRecord, Dropped, Sample, check_sample
 
 ACCESS_BUFFER_BITS, BUFFER_BITS = 14e6, 138e6
+FIXED_DELAY_S = ((2e9, 9e-6), (2e10, 11e-6), (np.inf, 7.5e-6))  # (capacity below, delay)
 SLOW_BPS = 10e9  # links below it queue; the generator's own are as fast or faster
 BURST_RATE_SCV, BURST_TIME_S = 1.0, 0.01
 TOLERANCE = 0.01  # of rate = packets × size
@@ -192,6 +197,7 @@ def _network(record: Record) -> Network:
             names[source],
             names[target],
             float(capacity[link]),
+            next(delay for below, delay in FIXED_DELAY_S if capacity[link] < below),
             source_interface=str(link),
             buffer_bits=ACCESS_BUFFER_BITS if link in access else BUFFER_BITS,
         )

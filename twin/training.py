@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,24 @@ from twin import fitting
 from twin.checkpoint import Checkpoint, Provenance, SafeRange, write_checkpoint
 from twin.dataset import generate, load_samples
 from twin.errors import UsageError
+from twin.evaluation import READERS
 from twin.features import build_features, operating_point
 from twin.fitting import Fitting, labelled_graph
-from twin.inference import PRIORS, RouteNet
+from twin.inference import PRIORS, RouteNet, load
 from twin.intervals import conformal, constant_intervals, group_of
 from twin.network import Floats, Ints
 from twin.queueing import MG1K, SIZE_SCV
-from twin.recipes import CALIBRATION_SEED, SLICES, TRAINING_SEED, VALIDATION_SEED, Recipe, find_recipe
+from twin.recipes import (
+    CALIBRATION_SEED,
+    SLICES,
+    TRAINING_SEED,
+    VALIDATION_SEED,
+    Measured,
+    Recipe,
+    find_recipe,
+)
 from twin.routenet import FlowGraph
-from twin.samples import Sample
+from twin.samples import Dropped, Sample
 
 PACKAGES = ("numpy", "numba", "torch", "torch_geometric")
 
@@ -40,6 +50,7 @@ class Run:
     """How a training is run; none of it decides what comes out."""
 
     data: Path  # simulated samples, kept
+    dataset: Path | None = None  # where the files of a measured data set lie
     state: Path | None = None  # the unfinished run, kept between epochs
     processes: int = 1  # of the simulation
     bar: Bar | None = None
@@ -49,15 +60,12 @@ class Run:
 def train(recipe: str | Recipe, out: Path, run: Run, *, date: str, seed: int = 0) -> dict[str, float]:
     """The five steps above; returns the validation figures."""
     chosen = find_recipe(recipe)
-    parts = {name: range(TRAINING_SEED, TRAINING_SEED + count) for name, count in chosen.parts.items()}
-    checks = {
-        name: range(VALIDATION_SEED, VALIDATION_SEED + min(chosen.validation, max(4, count // 6)))
-        for name, count in chosen.parts.items()
-    }
-    training = graphs(gather(run, parts), chosen, run, "build graphs")
-    validation = graphs(gather(run, checks), chosen, run, "build graphs")
+    data = Simulated(chosen, run) if chosen.measured is None else MeasuredFiles(chosen.measured, run)
+    training = graphs(data.training(), chosen, run, "build graphs")
+    validation = graphs(data.validation(), chosen, run, "build graphs")
+    start = state_of(load(name=chosen.start).checkpoint) if chosen.start else None
     with one_thread():
-        fit = Fitting(chosen, training, validation, seed=seed, state=run.state)
+        fit = Fitting(chosen, training, validation, seed=seed, state=run.state, start=start)
         weights = fit.run(run.on_epoch)
     draft = Checkpoint(
         weights={name: tensor.numpy() for name, tensor in weights.items()},
@@ -74,12 +82,60 @@ def train(recipe: str | Recipe, out: Path, run: Run, *, date: str, seed: int = 0
             validation={"mape": fit.progress.best_mape, "prior_mape": fit.progress.prior_mape},
         ),
     )
-    held_out = {
-        name: range(CALIBRATION_SEED, CALIBRATION_SEED + count) for name, count in chosen.calibration.items()
-    }
-    points = (operating_point_of(sample) for sample in gather(run, parts))
-    write_checkpoint(out, calibrate(draft, gather(run, held_out), points))
+    seen = (operating_point_of(sample) for sample in data.training())
+    write_checkpoint(out, calibrate(draft, data.calibration(), seen))
     return draft.provenance.validation
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Samples of a recipe's slices, from disjoint ranges of seeds."""
+
+    recipe: Recipe
+    run: Run
+
+    def training(self) -> Iterator[Sample]:
+        """What the weights are fitted to."""
+        return self._gather(TRAINING_SEED, self.recipe.parts)
+
+    def validation(self) -> Iterator[Sample]:
+        """What chooses the epoch: a sixth of the training's scenarios, 4 to ``recipe.validation`` a slice."""
+        parts = self.recipe.parts.items()
+        most = self.recipe.validation
+        return self._gather(VALIDATION_SEED, {name: min(most, max(4, n // 6)) for name, n in parts})
+
+    def calibration(self) -> Iterator[Sample]:
+        """What the intervals are made of."""
+        return self._gather(CALIBRATION_SEED, self.recipe.calibration)
+
+    def _gather(self, first: int, counts: Mapping[str, int]) -> Iterator[Sample]:
+        return gather(self.run, {name: range(first, first + count) for name, count in counts.items()})
+
+
+@dataclass(frozen=True)
+class MeasuredFiles:
+    """Samples of a measured data set under ``run.dataset``."""
+
+    files: Measured
+    run: Run
+
+    def training(self) -> Iterator[Sample]:
+        """What the weights are fitted to."""
+        return self._read(self.files.training)
+
+    def validation(self) -> Iterator[Sample]:
+        """What chooses the epoch: every second sample held out."""
+        return islice(self._read(self.files.held_out), 0, None, 2)
+
+    def calibration(self) -> Iterator[Sample]:
+        """What the intervals are made of: the others."""
+        return islice(self._read(self.files.held_out), 1, None, 2)
+
+    def _read(self, names: Sequence[str]) -> Iterator[Sample]:
+        if self.run.dataset is None:
+            raise UsageError(f"this recipe trains on measured files ({', '.join(names)}): say where they lie")
+        for name in names:
+            yield from READERS[self.files.format](self.run.dataset / name, Dropped())
 
 
 def gather(run: Run, wanted: Mapping[str, Sequence[int]]) -> Iterator[Sample]:

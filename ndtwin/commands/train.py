@@ -36,6 +36,9 @@ def train(
     recipe: Annotated[str, typer.Option(help="Name of a recipe; a wrong one lists them.")] = "universal-1",
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("run/routenet.npz"),
     data: DataOption = Path("run/training"),
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder of the measured files that a recipe trains on.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the weights and the order of samples.")] = 0,
     processes: Annotated[int, typer.Option(help="That simulate at the same time.", min=1)] = 2,
     as_json: JsonOption = False,
@@ -50,6 +53,7 @@ def train(
     with Live(bars, console=Console(stderr=True), refresh_per_second=2) as live:
         run = Run(
             data=data,
+            dataset=dataset,
             state=unfinished,
             processes=processes,
             bar=bars,
