@@ -198,7 +198,8 @@ class MG1K:
             _per_link(network, demand.load)[link], demand.pps, offered[:, GAPS], offered[:, PAIRS]
         )
         smooth = _smoothing(network, demand, inlets, came, gaps, follows[:, BLOCKING])[link]
-        told = np.ones((len(link), TOLD))
+        told = np.zeros((len(link), TOLD))
+        told[:, BURST_WAIT] = 1.0
         told[:, LOAD], told[:, SERVICE], told[:, BUFFER] = demand.load, demand.service_s, demand.buffers
         told[:, OF_SIZES] = (1 + demand.size_scv) * smooth - 1
         told[:, SCV] = np.maximum(told[:, OF_SIZES] + gaps + self.arrival_scv - 1, LEAST_SCV)
@@ -207,7 +208,7 @@ class MG1K:
     def _bursts(
         self, network: Network, flows: Flows, told: Floats, follows: Floats, offered: Floats
     ) -> Floats:
-        """By how much wavering rates change wait and odds of blocking, [Q, 2]."""
+        """By what wavering rates multiply the wait, and what they add to blocking, [Q, 2]."""
         if not flows.poisson:
             capacity = network.capacity_bps[network.queue_link]
             set_bursts(
@@ -272,7 +273,8 @@ class MM1B(MG1K):
         """What is told of the links, as one queue each, [L, TOLD]."""
         load, pps = _per_link(network, demand.load), _per_link(network, demand.pps)
         usual = demand.service_s[network.queue_offsets[:-1]]
-        told = np.ones((len(load), TOLD))
+        told = np.zeros((len(load), TOLD))
+        told[:, OF_SIZES] = told[:, SCV] = told[:, BURST_WAIT] = 1.0
         told[:, LOAD] = load
         told[:, SERVICE] = np.divide(load, pps, out=usual, where=pps > 0)
         bits = told[:, SERVICE] * network.capacity_bps
@@ -282,7 +284,7 @@ class MM1B(MG1K):
     def _bursts(
         self, network: Network, flows: Flows, told: Floats, follows: Floats, offered: Floats
     ) -> Floats:
-        return np.ones((len(told), 2))
+        return told[:, BURST_WAIT:].copy()
 
     def _share(self, network: Network, told: Floats, before: Floats) -> Floats:
         links = len(told)

@@ -12,8 +12,8 @@ little queueing. Flows are counted one by one, inlets by their sums, and both co
 *Rates.* Flows whose rate wavers (variance Σ λ_f² scv_f, correlation time τ) are taken as M on-off sources
 that share mean, variance and τ (B. Maglaris et al., "Performance models of statistical multiplexing in packet
 video communications", IEEE Trans. Communications 36, 1988), and the queue as M/M/1/k in that random
-environment, k being Smith's stretched buffer. It is solved exactly, level by level; the ratios of its wait
-and of its odds of blocking to those of plain M/M/1/k correct the queue. Slow bursts act as a mix of steady
+environment, k being Smith's stretched buffer. It is solved exactly, level by level; the ratio of its wait
+to that of plain M/M/1/k and what it blocks beyond that correct the queue. Slow bursts act as a mix of steady
 loads, fast ones as more variation, and no burst is worse than the buffer lets it be. What wavers is the load
 against what others leave of the link: x = ρ/R with relative variance Var(ρ)/ρ² + Σ Var(ρ_other)/R².
 """
@@ -33,8 +33,11 @@ from twin.queueing_sharing import (
     SCV,
     SERVICE,
     STARVED,
+    carried,
+    goes_ahead,
     greedy_share,
     is_priority,
+    totals,
 )
 
 SOURCES = 2  # M: three states meet mean, variance, and no negative rate
@@ -113,36 +116,42 @@ def set_bursts(
     work = np.empty((LEVELS + 2, SOURCES + 1, SOURCES + 1))
     for link in range(policy.shape[0]):
         start, stop = queue_offsets[link], queue_offsets[link + 1]
-        for q in range(start, stop):
-            told[q, BURST_WAIT] = told[q, BURST_BLOCKING] = 1.0
-            others, others_memory = 0.0, 0.0
-            for other in range(start, q if is_priority(policy[link]) else stop):
-                if other != q:
-                    others += variance[other]
-                    others_memory += memory[other]
-            rate = left_for(told, follows, start, stop, q, share, policy[link])
-            load = told[q, LOAD] / rate
-            if load <= 0.0:
-                continue
-            wavers = variance[q] / told[q, LOAD] ** 2 + others / rate**2
-            if wavers < STEADY:
-                continue
-            lasts = (memory[q] / told[q, LOAD] ** 2 + others_memory / rate**2) / wavers
-            _set_burst(told, q, load, rate, wavers, lasts, work)
+        if variance[start:stop].sum() > 0.0:
+            for q in range(start, stop):
+                if told[q, LOAD] > 0.0:
+                    _burst_of(told, follows, start, stop, policy[link], share, variance, memory, q, work)
 
 
 @compiled
-def left_for(
-    told: Floats, follows: Floats, start: int, stop: int, q: int, share: Floats, policy: int
-) -> float:
-    """R of a queue: the share of its link that it would get if it wanted all."""
-    if is_priority(policy):
-        rate = 1.0
-        for other in range(start, q):
-            rate -= told[other, LOAD] * (1.0 - follows[other, 0])
-    else:
-        rate = greedy_share(told, follows, start, stop, share, q)
-    return max(rate, STARVED)
+def _burst_of(
+    told: Floats,
+    follows: Floats,
+    start: int,
+    stop: int,
+    policy: int,
+    share: Floats,
+    variance: Floats,
+    memory: Floats,
+    q: int,
+    work: Floats,
+) -> None:
+    rate = 1.0
+    wavers = variance[q] / told[q, LOAD] ** 2
+    lasts = memory[q] / told[q, LOAD] ** 2
+    _, _, service = totals(told, start, stop)
+    ahead = np.zeros(stop - start)
+    for other in range(start, stop):
+        if other != q:
+            ahead[other - start] = goes_ahead(told, follows, start, stop, share, policy, other, q, service)
+            rate -= ahead[other - start] * carried(told, follows, other)
+    if not is_priority(policy):
+        rate = min(rate, greedy_share(told, follows, start, stop, share, q))
+    rate = max(rate, STARVED)
+    for other in range(start, stop):
+        wavers += variance[other] * (ahead[other - start] / rate) ** 2
+        lasts += memory[other] * (ahead[other - start] / rate) ** 2
+    if wavers >= STEADY:
+        _set_burst(told, q, told[q, LOAD] / rate, rate, wavers, lasts / wavers, work)
 
 
 @compiled
@@ -154,15 +163,15 @@ def _set_burst(
     k = max((2.0 * told[q, 4] + r) / max(2.0 + r, 0.1), 1.0)
     step = max(k / LEVELS, 1.0)
     time = lasts_s * rate / (told[q, SERVICE] * spread / 2.0 * step)
-    wait, odds = _in_environment(load, wavers, time, k / step, work)
-    steady_wait, steady_odds = _steady(load, k / step)
+    wait, lost = _in_environment(load, wavers, time, k / step, work)
+    steady_wait, steady_lost = _steady(load, k / step)
     told[q, BURST_WAIT] = wait / steady_wait if steady_wait > 0.0 else 1.0
-    told[q, BURST_BLOCKING] = max(odds / steady_odds, 1.0) if steady_odds > 0.0 else 1.0
+    told[q, BURST_BLOCKING] = max(lost - steady_lost, 0.0)
 
 
 @compiled
 def _steady(load: float, k: float) -> tuple[float, float]:
-    """M/M/1/k, its last level partial: mean wait in service times, odds of blocking."""
+    """M/M/1/k, its last level partial: mean wait in service times, share blocked."""
     top = math.ceil(k)
     partial = k - (top - 1.0)
     weight, total, number, lost = 1.0, 0.0, 0.0, 0.0
@@ -179,12 +188,12 @@ def _steady(load: float, k: float) -> tuple[float, float]:
         else:
             weight *= load
     lost /= total
-    return number / total / (load * (1.0 - lost)) - 1.0, lost / (1.0 - lost)
+    return number / total / (load * (1.0 - lost)) - 1.0, lost
 
 
 @compiled
 def _in_environment(load: float, wavers: float, time: float, k: float, work: Floats) -> tuple[float, float]:
-    """M/M/1/k, its load modulated by SOURCES on-off sources: mean wait in service times, odds of blocking.
+    """M/M/1/k, its load modulated by SOURCES on-off sources: mean wait in service times, share blocked.
 
     R_n = Λ_n(μ + Λ − Q − R_{n+1}μ)⁻¹ takes the probabilities of level n − 1 to those of level n.
     """
@@ -245,7 +254,7 @@ def _summed(
             elif level == top - 1:
                 lost += level_of[i] * arrive[i] * (1.0 - partial)
     lost /= total * load
-    return number / total / (load * (1.0 - lost)) - 1.0, lost / (1.0 - lost)
+    return number / total / (load * (1.0 - lost)) - 1.0, lost
 
 
 @compiled

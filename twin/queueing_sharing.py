@@ -52,7 +52,7 @@ ROUND_S = 1.0  # how long all quanta of a link take together
 HORIZON = 1_000.0  # packets: how far the tags of a queue beyond its share run ahead
 ROUNDS = 60  # at most, of the waits of one link
 TOLERANCE = 1e-4
-_SP, _DRR = POLICIES.index("SP"), POLICIES.index("DRR")
+_SP, _WFQ, _DRR = (POLICIES.index(name) for name in ("SP", "WFQ", "DRR"))
 
 
 @compiled
@@ -66,6 +66,7 @@ def serve(told: Floats, queue_offsets: Ints, policy: Ints, share: Floats, before
         start, stop = queue_offsets[link], queue_offsets[link + 1]
         if stop - start == 1:
             _slowed(told, follows, start, 1.0, 1.0 + told[start, SCV], 0.0)
+            _burst(told, follows, start)
         elif policy[link] == _SP:
             _priority(told, follows, start, stop)
         else:
@@ -88,11 +89,17 @@ def _slowed(told: Floats, follows: Floats, q: int, rate: float, spread: float, s
     if load > 0.0:
         blocked = blocking(load, spread - 1.0, told[q, BUFFER])
         wait, deviation = finite_queue(load, spread - 1.0, told[q, BUFFER], blocked)
-        worse = blocked * told[q, BURST_BLOCKING]
-        blocked = worse / (1.0 - blocked + worse)
     follows[q, BLOCKING] = blocked
-    follows[q, WAIT] = start_s + wait * service * told[q, BURST_WAIT]
-    follows[q, WAIT_STD] = math.hypot(start_s, deviation * service * told[q, BURST_WAIT])
+    follows[q, WAIT] = start_s + wait * service
+    follows[q, WAIT_STD] = math.hypot(start_s, deviation * service)
+
+
+@compiled
+def _burst(told: Floats, follows: Floats, q: int) -> None:
+    """What wavering rates make of a queue."""
+    follows[q, BLOCKING] += (1.0 - follows[q, BLOCKING]) * told[q, BURST_BLOCKING]
+    follows[q, WAIT] *= told[q, BURST_WAIT]
+    follows[q, WAIT_STD] *= told[q, BURST_WAIT]
 
 
 @compiled
@@ -101,7 +108,7 @@ def _residual(told: Floats, q: int) -> float:
 
 
 @compiled
-def _totals(told: Floats, start: int, stop: int) -> tuple[float, float, float]:
+def totals(told: Floats, start: int, stop: int) -> tuple[float, float, float]:
     """Load offered, W₀, and mean service; a link cannot be busier than always, and W₀ is met accordingly."""
     load, residual, packets = 0.0, 0.0, 0.0
     for q in range(start, stop):
@@ -113,20 +120,21 @@ def _totals(told: Floats, start: int, stop: int) -> tuple[float, float, float]:
 
 @compiled
 def _priority(told: Floats, follows: Floats, start: int, stop: int) -> None:
-    offered, residual, _ = _totals(told, start, stop)
-    carried = 0.0
+    offered, residual, _ = totals(told, start, stop)
+    higher = 0.0
     for q in range(start, stop):
-        left = max(1.0 - carried, STARVED)
+        left = max(1.0 - higher, STARVED)
         others = max(residual - _residual(told, q) / max(offered, 1.0), 0.0)
         spread = 1.0 + told[q, SCV] + 2.0 * others / (told[q, SERVICE] * left)
         _slowed(told, follows, q, left, spread, others / left**2)
-        carried += told[q, LOAD] * (1.0 - follows[q, BLOCKING])
+        _burst(told, follows, q)
+        higher += told[q, LOAD] * (1.0 - follows[q, BLOCKING])
 
 
 @compiled
 def _fair(told: Floats, follows: Floats, start: int, stop: int, share: Floats, drr: bool) -> None:
     """Waits of WFQ and DRR queues, iterated: each queue in turn, given the others, halfway."""
-    _, residual, service = _totals(told, start, stop)
+    _, residual, service = totals(told, start, stop)
     if residual <= 0.0:
         follows[start:stop, :] = 0.0
         return
@@ -143,6 +151,8 @@ def _fair(told: Floats, follows: Floats, start: int, stop: int, share: Floats, d
             follows[q, WAIT] = (follows[q, WAIT] + wait) / 2.0
         if change < TOLERANCE:
             break
+    for q in range(start, stop):
+        _burst(told, follows, q)
 
 
 @compiled
@@ -157,15 +167,12 @@ def _fair_queue(
     residual: float,
     service: float,
 ) -> None:
-    own = _carried(told, follows, q)
+    own = carried(told, follows, q)
     met, left = residual, 1.0 - own
     for other in range(start, stop):
         if other != q:
-            if drr:
-                ahead = _ahead_in_turn(told, follows, start, stop, share, other, q)
-            else:
-                ahead = _ahead_by_tag(told, follows, share, other, q, HORIZON * service)
-            work = ahead * _carried(told, follows, other)
+            ahead = goes_ahead(told, follows, start, stop, share, _DRR if drr else _WFQ, other, q, service)
+            work = ahead * carried(told, follows, other)
             met += work * follows[other, WAIT]
             left -= work
     wait = met / max(left, STARVED)  # where nothing is lost
@@ -181,7 +188,27 @@ def _fair_queue(
 
 
 @compiled
-def _carried(told: Floats, follows: Floats, q: int) -> float:
+def goes_ahead(
+    told: Floats,
+    follows: Floats,
+    start: int,
+    stop: int,
+    share: Floats,
+    policy: int,
+    j: int,
+    q: int,
+    service: float,
+) -> float:
+    """θ_jq; ``service`` is the mean one of the link."""
+    if policy == _SP:
+        return 1.0 if j < q else 0.0
+    if policy == _DRR:
+        return _ahead_in_turn(told, follows, start, stop, share, j, q)
+    return _ahead_by_tag(told, follows, share, j, q, HORIZON * service)
+
+
+@compiled
+def carried(told: Floats, follows: Floats, q: int) -> float:
     return float(told[q, LOAD] * (1.0 - follows[q, BLOCKING]))
 
 
@@ -201,7 +228,7 @@ def _tag_lead(told: Floats, follows: Floats, share: Floats, q: int, horizon_s: f
     horizon: x s(1 + c)/(2(1 − x)) for x < 1 and (x − 1)·horizon above, smoothly joined.
     """
     slow = told[q, SERVICE] / share[q]
-    x = _carried(told, follows, q) / share[q]
+    x = carried(told, follows, q) / share[q]
     drift = (x - 1.0) * horizon_s
     spread = 2.0 * slow * x * (1.0 + told[q, SIZE_SCV]) * horizon_s
     return float(slow + (drift + math.sqrt(drift**2 + spread)) / 2.0)
@@ -212,10 +239,10 @@ def _ahead_in_turn(
     told: Floats, follows: Floats, start: int, stop: int, share: Floats, j: int, q: int
 ) -> float:
     """θ_jq of deficit round robin."""
-    carried = 0.0
+    busy = 0.0
     for other in range(start, stop):
-        carried += _carried(told, follows, other)
-    rho_j, rho_q = _carried(told, follows, j), _carried(told, follows, q)
+        busy += carried(told, follows, other)
+    rho_j, rho_q = carried(told, follows, j), carried(told, follows, q)
     backlog_j, backlog_q = rho_j * follows[j, WAIT], rho_q * follows[q, WAIT]
     weight_j = share[j] / (told[j, SERVICE] + backlog_j)
     weight_q = share[q] / (told[q, SERVICE] + backlog_q)
@@ -223,8 +250,8 @@ def _ahead_in_turn(
     visit_q = _visit(share[q] * ROUND_S, told[q, SERVICE])
     lasts = visit_j / (visit_j + backlog_j) * visit_q / (visit_q + backlog_q)
     turn = 0.5
-    if carried > 0.0:
-        turn += (rho_j - rho_q) * (1.0 - (carried - rho_j - rho_q) / 2.0) / (2.0 * carried)
+    if busy > 0.0:
+        turn += (rho_j - rho_q) * (1.0 - (busy - rho_j - rho_q) / 2.0) / (2.0 * busy)
     return float(lasts * turn + (1.0 - lasts) * weight_j / (weight_j + weight_q))
 
 
@@ -243,8 +270,8 @@ def greedy_share(told: Floats, follows: Floats, start: int, stop: int, share: Fl
         weights = share[q]
         for other in range(start, stop):
             if other != q:
-                if _carried(told, follows, other) < level * share[other]:
-                    left -= _carried(told, follows, other)
+                if carried(told, follows, other) < level * share[other]:
+                    left -= carried(told, follows, other)
                 else:
                     weights += share[other]
         level = left / weights
