@@ -64,6 +64,7 @@ from twin.queueing_sharing import (
     serve,
 )
 from twin.queueing_sharing import SIZE_SCV as OF_SIZES
+from twin.scheduling import POLICIES
 
 __all__ = ["MG1K", "MM1B", "LinkQueues", "interval_width", "smith_blocking", "sum_hops", "transmission_s"]
 
@@ -156,13 +157,14 @@ class MG1K:
             offered, came = offer(network, flows, inlets, blocking)
             demand = self._demand(network, flows, offered)
             told = self._told(network, demand, offered, inlets, came, follows)
-            if step % BURST_PASSES == 0:
+            if step < 2 or step % BURST_PASSES == 0:
                 bursts = self._bursts(network, flows, told, follows, offered)
             told[:, BURST_WAIT:] = bursts
             follows = self._share(network, told, follows)
             change = follows[:, BLOCKING] - blocking
             blocking += change if step == 0 else DAMPING * change
-            if np.abs(change).max(initial=0.0) < TOLERANCE:
+            settled = step > 0 or flows.poisson  # bursts are seen against waits, of which there are none yet
+            if settled and np.abs(change).max(initial=0.0) < TOLERANCE:
                 break
         return demand.queues(network, follows)
 
@@ -201,6 +203,7 @@ class MG1K:
         told = np.zeros((len(link), TOLD))
         told[:, BURST_WAIT] = 1.0
         told[:, LOAD], told[:, SERVICE], told[:, BUFFER] = demand.load, demand.service_s, demand.buffers
+        smooth = 1 - (1 - smooth) * _met(network, demand.load) ** 2
         told[:, OF_SIZES] = (1 + demand.size_scv) * smooth - 1
         told[:, SCV] = np.maximum(told[:, OF_SIZES] + gaps + self.arrival_scv - 1, LEAST_SCV)
         return told
@@ -313,6 +316,17 @@ def _smoothing(
     spread = np.divide(second * pps, first**2, out=np.ones_like(first), where=some)  # 1 + c_s²
     own = np.divide(_per_link(network, gaps * demand.pps), pps, out=np.zeros_like(pps), where=some)
     return smoothing(inlets.offsets, inlets.links, came, pps, carried, busy, spread, own)
+
+
+def _met(network: Network, load: Floats) -> Floats:
+    """Share of the link's load that a queue has to do with, [Q]: under SP what is not below it, else all."""
+    first = network.queue_offsets[:-1][network.queue_link]
+    before = np.concatenate([[0.0], np.cumsum(load)])
+    upto = np.where(
+        network.policy[network.queue_link] == POLICIES.index("SP"), before[1:] - before[first], np.inf
+    )
+    whole = _per_link(network, load)[network.queue_link]
+    return np.divide(np.minimum(upto, whole), whole, out=np.ones_like(load), where=whole > 0)
 
 
 def _per_link(network: Network, values: Floats) -> Floats:
