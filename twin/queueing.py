@@ -40,12 +40,13 @@ from twin.queueing_arrivals import gap_excess, set_bursts, smoothing
 from twin.queueing_finite import smith_blocking
 from twin.queueing_flows import (
     BPS,
-    GAPS,
-    PAIRS,
     PPS,
     RATE_MEMORY,
     RATE_VARIANCE,
+    REGULAR,
     SQUARES,
+    UNLIKE,
+    UNLIKE_PAIRS,
     Flows,
     Inlets,
     along,
@@ -196,16 +197,13 @@ class MG1K:
     ) -> Floats:
         """What the schedulers are told of their queues, [Q, TOLD]."""
         link = network.queue_link
-        gaps = gap_excess(
-            _per_link(network, demand.load)[link], demand.pps, offered[:, GAPS], offered[:, PAIRS]
-        )
-        smooth = _smoothing(network, demand, inlets, came, gaps, follows[:, BLOCKING])[link]
+        smooth = _smoothing(network, demand, offered, inlets, came, follows[:, BLOCKING])[link]
         told = np.zeros((len(link), TOLD))
         told[:, BURST_WAIT] = 1.0
         told[:, LOAD], told[:, SERVICE], told[:, BUFFER] = demand.load, demand.service_s, demand.buffers
         smooth = 1 - (1 - smooth) * _met(network, demand.load) ** 2
         told[:, OF_SIZES] = (1 + demand.size_scv) * smooth - 1
-        told[:, SCV] = np.maximum(told[:, OF_SIZES] + gaps + self.arrival_scv - 1, LEAST_SCV)
+        told[:, SCV] = np.maximum(told[:, OF_SIZES] + self.arrival_scv - 1, LEAST_SCV)
         return told
 
     def _bursts(
@@ -304,17 +302,16 @@ def _buffers(in_bits: Floats, in_packets: Ints, bits: Floats, link: Ints) -> Flo
 
 
 def _smoothing(
-    network: Network, demand: _Demand, inlets: Inlets, came: Floats, gaps: Floats, blocking: Floats
+    network: Network, demand: _Demand, offered: Floats, inlets: Inlets, came: Floats, blocking: Floats
 ) -> Floats:
-    """(c_a² + c_s²)/(1 + c_s²) of every link, [L], from what its inlets send; see twin.queueing_arrivals."""
-    pps = _per_link(network, demand.pps)
+    """(c_a² + c_s²)/(1 + c_s²) of every link, [L], from its flows' gaps and its inlets."""
+    pps, load = _per_link(network, demand.pps), _per_link(network, demand.load)
     carried = _per_link(network, demand.pps * (1 - blocking))
     busy = np.minimum(_per_link(network, demand.load * (1 - blocking)), 1.0)
-    first = _per_link(network, demand.load)
     second = _per_link(network, demand.load * demand.service_s * (1 + demand.size_scv))
-    some = first > 0
-    spread = np.divide(second * pps, first**2, out=np.ones_like(first), where=some)  # 1 + c_s²
-    own = np.divide(_per_link(network, gaps * demand.pps), pps, out=np.zeros_like(pps), where=some)
+    spread = np.divide(second * pps, load**2, out=np.ones_like(load), where=load > 0)  # 1 + c_s²
+    regular, unlike, pairs = (_per_link(network, offered[:, n]) for n in (REGULAR, UNLIKE, UNLIKE_PAIRS))
+    own = gap_excess(load, pps, spread, regular, unlike, pairs)
     return smoothing(inlets.offsets, inlets.links, came, pps, carried, busy, spread, own)
 
 

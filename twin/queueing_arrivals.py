@@ -2,12 +2,20 @@
 
 Theory
 ------
-*Gaps.* QNA (W. Whitt, "The queueing network analyzer", Bell System Technical Journal 62, 1983). Flows with
-squared variation g_f of their gaps and shares y_f of a queue's packets superpose to c_a² = 1 + w Σ y_f (g_f −
-1), w = 1/(1 + 4(1 − ρ)²(v − 1)), v = 1/Σ y_f²: many flows look Poisson to a queue that is often idle. What a
-link of load ρ sends has c_d² = 1 + (1 − ρ²)(c_a² − 1) + ρ²(c_s² − 1); the part p of it that goes on to one
-next link has 1 + p(c_d² − 1). Packets of one previous link come one after the other, so that few inlets mean
-little queueing. Flows are counted one by one, inlets by their sums, and both corrections of c_a² are added.
+*Inlets.* QNA (W. Whitt, "The queueing network analyzer", Bell System Technical Journal 62, 1983): what a link
+of load ρ sends has c_d² = 1 + (1 − ρ²)(c_a² − 1) + ρ²(c_s² − 1), the part p of it that goes on to one next
+link 1 + p(c_d² − 1), and a link gets the mean of its inlets, weighted by packets. Packets of one previous
+link come one after the other, so that few inlets mean little queueing.
+
+*Gaps.* A flow with squared variation g of its gaps is regular only over times longer than a gap: the index of
+dispersion of the packets of all is 1 − A·min(λt, 1), with A = Σ y(1 − g) over the flows' shares y, and λ the
+rate of one. Spitzer's identity E W = ∫ E[X(t)⁺]/t dt for Gaussian input X says which times matter (to first
+order in A):
+
+    c_a² − 1 = −A·E[min(κZ², 1)],   Z standard normal,   κ = λ s ρ(1 + c_s²)/(1 − ρ)².
+
+Besides, packets of a regular flow do not meet each other but only the load of others, which takes a share
+Σ y²(1 − g)/(1 − ρ) of the wait, as far as κ is small.
 
 *Rates.* Flows whose rate wavers (variance Σ λ_f² scv_f, correlation time τ) are taken as M on-off sources
 that share mean, variance and τ (B. Maglaris et al., "Performance models of statistical multiplexing in packet
@@ -42,6 +50,7 @@ from twin.queueing_sharing import (
 
 SOURCES = 2  # M: three states meet mean, variance, and no negative rate
 STEADY = 1e-4  # relative variance of the load below which nothing wavers
+CLOSEST = 1e-3  # to saturation: from there on all times matter
 SMOOTHINGS = 20  # repetitions at most
 SETTLED = 1e-4
 LEAST_SMOOTHING = 0.05
@@ -49,15 +58,32 @@ LEVELS = 400  # of k; larger buffers are filled in larger steps
 
 
 @compiled
-def gap_excess(load: Floats, pps: Floats, gaps: Floats, pairs: Floats) -> Floats:
-    """c_a² − 1 of every queue from the gaps of its flows, [Q]; ``gaps`` = Σ λ g, ``pairs`` = Σ λ²."""
+def gap_excess(
+    load: Floats, pps: Floats, spread: Floats, regular: Floats, unlike: Floats, pairs: Floats
+) -> Floats:
+    """c_a² − 1 of every link from the gaps of its flows, [L].
+
+    ``spread`` = 1 + c_s², ``regular`` = Σ λ(1 − g), ``unlike`` = Σ λ|1 − g|, ``pairs`` = Σ λ²|1 − g|.
+    """
     excess = np.zeros(pps.shape[0])
-    for q in range(pps.shape[0]):
-        if pps[q] > 0.0 and pairs[q] > 0.0:
-            spare = max(1.0 - load[q], 0.0)
-            weight = 1.0 / (1.0 + 4.0 * spare**2 * max(pps[q] ** 2 / pairs[q] - 1.0, 0.0))
-            excess[q] = weight * (gaps[q] / pps[q] - 1.0)
+    for link in range(pps.shape[0]):
+        if unlike[link] > 0.0:
+            spare = max(1.0 - load[link], CLOSEST)
+            rate = pairs[link] / unlike[link]
+            kappa = rate * load[link] ** 2 / pps[link] * spread[link] / spare**2
+            share = regular[link] / pps[link]
+            seen = _seen(kappa)
+            apart = min(share * rate / pps[link] / spare, 1.0)
+            excess[link] = -share * seen - spread[link] * apart * (1.0 - seen)
     return excess
+
+
+@compiled
+def _seen(kappa: float) -> float:
+    """E[min(κZ², 1)]."""
+    b = 1.0 / math.sqrt(max(kappa, 1e-12))
+    density = math.exp(-b * b / 2.0) / math.sqrt(2.0 * math.pi)
+    return kappa * (math.erf(b / math.sqrt(2.0)) - 2.0 * b * density) + math.erfc(b / math.sqrt(2.0))
 
 
 @compiled
@@ -71,7 +97,7 @@ def smoothing(
     spread: Floats,
     own: Floats,
 ) -> Floats:
-    """(c_a² + c_s²)/(1 + c_s²) of every link, [L], as its inlets alone make it.
+    """(c_a² + c_s²)/(1 + c_s²) of every link, [L], with its inlets' part of c_a².
 
     ``came`` [I] packets/s from every inlet; of every link [L]: ``pps`` offered, packets/s ``carried``,
     ``busy`` ρ, ``spread`` 1 + c_s², and ``own`` what its flows alone make of c_a² − 1. What links send
@@ -95,7 +121,7 @@ def smoothing(
         if change < SETTLED:
             break
     for link in range(links):
-        excess[link] = max((spread[link] + excess[link]) / spread[link], LEAST_SMOOTHING)
+        excess[link] = max((spread[link] + excess[link] + own[link]) / spread[link], LEAST_SMOOTHING)
     return excess
 
 

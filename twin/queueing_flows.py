@@ -14,8 +14,8 @@ from twin.models import path_packet_bits
 from twin.network import Floats, Ints, Network, Traffic
 
 # Columns of what a queue is offered: packets/s λ, bit/s, bit²/s, variance of the bit rate, the same times its
-# correlation time, Σ λ² of flows, Σ λ·gap_scv.
-PPS, BPS, SQUARES, RATE_VARIANCE, RATE_MEMORY, PAIRS, GAPS = range(7)
+# correlation time; and of the flows' gaps Σ λ(1 − g), Σ λ|1 − g|, Σ λ λ_on |1 − g|, λ_on the rate while on.
+PPS, BPS, SQUARES, RATE_VARIANCE, RATE_MEMORY, REGULAR, UNLIKE, UNLIKE_PAIRS = range(8)
 OFFERED = 8  # columns, a line of the processor's cache
 
 
@@ -187,6 +187,7 @@ def _offer(
         path = flow_path[flow]
         mean = bits[flow]
         square = mean * mean * (1.0 + size_scv[flow])
+        regular = 1.0 - gap_scv[flow]
         inlet = -1
         for hop in range(offsets[path], offsets[path + 1]):
             link = links[hop]
@@ -200,8 +201,9 @@ def _offer(
             offered[queue, SQUARES] += rate * square
             offered[queue, RATE_VARIANCE] += variance
             offered[queue, RATE_MEMORY] += variance * rate_time_s[flow]
-            offered[queue, PAIRS] += rate * rate
-            offered[queue, GAPS] += rate * gap_scv[flow]
+            offered[queue, REGULAR] += rate * regular
+            offered[queue, UNLIKE] += rate * abs(regular)
+            offered[queue, UNLIKE_PAIRS] += rate * rate * (1.0 + rate_scv[flow]) * abs(regular)
             rate *= 1.0 - blocking[queue]
 
 
