@@ -1,25 +1,22 @@
-"""`ndtwin evaluate`, `ndtwin bench`: what the models are worth and what they cost."""
+"""`ndtwin evaluate`: what the models are worth, on measured data and in the figures of the paper."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ndtwin.commands.common import JsonOption, print_json, say
+from ndtwin.commands.figures import FigureRun, make_figure
+from ndtwin.commands.loading import CheckpointOption, load_models, predictors
 from ndtwin.commands.train import DataOption, progress_bars
-from twin.errors import CheckpointError, UsageError
+from twin.errors import UsageError
 
-if TYPE_CHECKING:
-    from twin.models import DelayModel, PathPrediction
-    from twin.samples import Sample
-
-ALL_MODELS = ("routenet", "mg1k", "mm1b", "rnn")
 FIGURES = (
     "mape",
     "mape_sample_mean",
@@ -30,7 +27,6 @@ FIGURES = (
     "width90_rel",
 )
 NAMED = 20  # records that were left out, told one by one
-bench_app = typer.Typer(help="Measure; one JSON object on the last line of stdout.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -48,13 +44,27 @@ def evaluate(
     model: Annotated[
         list[str] | None, typer.Option(help="May be given several times.", show_default="all")
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Default: the shipped weights.")] = None,
+    checkpoint: CheckpointOption = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many samples.", min=1)] = None,
     data: DataOption = Path("run/training"),
     scenarios: Annotated[int, typer.Option(help="Simulated test scenarios of each kind.", min=1)] = 12,
+    figure: Annotated[
+        str | None, typer.Option(help="3: error against size of the network. cost: seconds against size.")
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Of a figure's networks, in nodes.", show_default="25,50,…,300")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw figure 3 into this PNG or SVG file.")] = None,
+    processes: Annotated[int, typer.Option(help="That simulate figure 3 at the same time.", min=1)] = 2,
     as_json: JsonOption = False,
 ) -> None:
     """Hold the delay models against measured delays: of a data set, or simulated on the spot."""
+    if figure is not None:
+        if dataset is not None:
+            raise UsageError("a figure is of simulated networks: leave --dataset out")
+        run = FigureRun(data, out, sizes, scenarios, processes)
+        make_figure(figure, model or [], checkpoint, run, as_json=as_json)
+        return
     if dataset is not None:
         report = _judge(dataset, kind, model or [], checkpoint, limit)
         print_json(report) if as_json else _show_report(report)
@@ -79,12 +89,12 @@ def _judge(
         raise UsageError(f"no format {kind!r}: choose one of {', '.join(READERS)}")
     if not dataset.exists():
         raise UsageError(f"{dataset}: no such file or folder")
-    models, skipped = _load_models(names, checkpoint)
+    models, skipped = load_models(names, checkpoint)
     dropped = Dropped()
     with progress_bars() as progress:
         task = progress.add_task("evaluate", total=limit)
         samples = islice(READERS[kind](dataset, dropped), limit)
-        report = run(models, samples, dropped, watch=lambda _: progress.advance(task))
+        report = run(predictors(models), samples, dropped, watch=lambda _: progress.advance(task))
     for line in dropped.named[:NAMED]:
         say(f"left out {line}")
     return {**report, "skipped": skipped}
@@ -98,35 +108,13 @@ def _judge_slices(
     from twin.recipes import TEST_SEED, TEST_SLICES
     from twin.training import Run, gather
 
-    models, skipped = _load_models(names, checkpoint)
+    models, skipped = load_models(names, checkpoint)
     seeds = range(TEST_SEED, TEST_SEED + scenarios)
     with progress_bars() as bars:
-        reports = {name: run(models, gather(Run(data, bar=bars), {name: seeds})) for name in TEST_SLICES}
+        reports = {
+            name: run(predictors(models), gather(Run(data, bar=bars), {name: seeds})) for name in TEST_SLICES
+        }
     return {name: {**report, "skipped": skipped} for name, report in reports.items()}
-
-
-def _load_models(
-    names: list[str], checkpoint: Path | None
-) -> tuple[dict[str, Callable[[Sample], PathPrediction]], dict[str, str]]:
-    """The models asked for, or all; what cannot be loaded is told, and an error where it was asked for."""
-    from stream.predictor import MODELS
-
-    models, skipped = {}, {}
-    for name in names or ALL_MODELS:
-        try:
-            if name not in MODELS:
-                raise UsageError(f"no model {name!r}: choose from {', '.join(MODELS)}")
-            models[name] = _predict(MODELS[name](checkpoint))
-        except (UsageError, CheckpointError) as error:
-            if names:
-                raise
-            skipped[name] = str(error)
-            say(f"skipped {name}: {error}")
-    return models, skipped
-
-
-def _predict(model: DelayModel) -> Callable[[Sample], PathPrediction]:
-    return lambda sample: model.predict(sample.network, sample.traffic)
 
 
 def _show_report(report: dict[str, Any], slice_name: str = "") -> None:
@@ -152,15 +140,3 @@ def _show_report(report: dict[str, Any], slice_name: str = "") -> None:
 
 def _shown(values: Iterable[float]) -> list[str]:
     return [f"{value:.2f}" for value in values]
-
-
-@bench_app.command()
-def simulator(as_json: JsonOption = False) -> None:
-    """Packet-hops a second of the simulator on one core."""
-    from ndtwin.bench_simulator import bench_simulator
-
-    figures = bench_simulator()
-    if not as_json:
-        for name, value in figures.items():
-            print(f"{name:24} {value}")
-    print_json(figures)

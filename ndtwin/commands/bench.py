@@ -1,0 +1,64 @@
+"""`ndtwin bench`: how fast the twin is. Progress on stderr; a table, or with --json one object, on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ndtwin.commands.common import JsonOption, print_json, say
+from ndtwin.commands.loading import CheckpointOption, load_models
+
+app = typer.Typer(help="Measure; with --json, one object on the last line of stdout.", no_args_is_help=True)
+
+
+@app.command()
+def inference(
+    nodes: Annotated[int, typer.Option(help="Of the network; all pairs exchange traffic.", min=2)] = 300,
+    checkpoint: CheckpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Seconds of a prediction of all paths, by every model, and from the start of a process to its first."""
+    from ndtwin.bench_inference import bench_inference
+
+    models, skipped = load_models([], checkpoint)
+    figures = bench_inference(models, nodes, checkpoint=checkpoint, watch=say)
+    _tell({**figures, "skipped": skipped}, as_json)
+
+
+@app.command()
+def simulator(
+    seconds: Annotated[float, typer.Option(help="Of each measurement of ours.", min=0.1)] = 3.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Packet-hops a second of the simulator on one core, and where ns3 is installed the same of ns-3."""
+    from ndtwin.bench_ns3 import bench_ns3, ns3_installed
+    from ndtwin.bench_simulator import bench_simulator
+
+    figures: dict[str, Any] = {**bench_simulator(seconds)}
+    if ns3_installed():
+        figures |= bench_ns3(watch=say)
+    else:
+        say("ns-3 is not compared with: install it by `pip install 'ndtwin[ns3]'`")
+    _tell(figures, as_json)
+
+
+def _tell(figures: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(figures)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in _flat(figures):
+        table.add_row(name, f"{value:,.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Nested figures, one a row."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in figures.items():
+        rows += _flat(value, f"{before}{name}: ") if isinstance(value, Mapping) else [(before + name, value)]
+    return rows
