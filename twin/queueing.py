@@ -36,7 +36,7 @@ import numpy as np
 
 from twin.models import PathPrediction, check_traffic
 from twin.network import Floats, Ints, Network, Paths, Traffic
-from twin.queueing_arrivals import gap_excess, set_bursts, smoothing
+from twin.queueing_arrivals import gap_excess, inlet_excess, set_bursts
 from twin.queueing_finite import smith_blocking
 from twin.queueing_flows import (
     BPS,
@@ -59,13 +59,14 @@ from twin.queueing_sharing import (
     LOAD,
     SCV,
     SERVICE,
+    SMOOTHING,
     TOLD,
     WAIT,
     WAIT_STD,
+    seen_load,
     serve,
 )
 from twin.queueing_sharing import SIZE_SCV as OF_SIZES
-from twin.scheduling import POLICIES
 
 __all__ = ["MG1K", "MM1B", "LinkQueues", "interval_width", "smith_blocking", "sum_hops", "transmission_s"]
 
@@ -73,6 +74,7 @@ SIZE_SCV = 0.46  # 80 and 1,500-octet packets that average 1,000 octets: what a 
 PASSES = 24  # at most; light networks need two
 DAMPING = 0.5
 TOLERANCE = 1e-5  # in blocking probability
+LEAST_SMOOTHING = 0.05
 LEAST_SCV = -0.9  # of sizes and arrivals together: regular arrivals wait less than 1 + c = 0 says
 BURST_PASSES = 4  # passes from one look at bursts to the next
 
@@ -196,14 +198,13 @@ class MG1K:
         follows: Floats,
     ) -> Floats:
         """What the schedulers are told of their queues, [Q, TOLD]."""
-        link = network.queue_link
-        smooth = _smoothing(network, demand, offered, inlets, came, follows[:, BLOCKING])[link]
-        told = np.zeros((len(link), TOLD))
-        told[:, BURST_WAIT] = 1.0
+        told = np.zeros((len(demand.load), TOLD))
         told[:, LOAD], told[:, SERVICE], told[:, BUFFER] = demand.load, demand.service_s, demand.buffers
-        smooth = 1 - (1 - smooth) * _met(network, demand.load) ** 2
-        told[:, OF_SIZES] = (1 + demand.size_scv) * smooth - 1
-        told[:, SCV] = np.maximum(told[:, OF_SIZES] + self.arrival_scv - 1, LEAST_SCV)
+        told[:, OF_SIZES], told[:, BURST_WAIT] = demand.size_scv, 1.0
+        seen = seen_load(told, follows, network.queue_offsets, network.policy, network.queue_share)
+        told[:, SMOOTHING] = _smoothing(network, demand, offered, inlets, came, follows[:, BLOCKING], seen)
+        told[:, SCV] = (1 + demand.size_scv) * told[:, SMOOTHING] - 1
+        told[:, SCV] = np.maximum(told[:, SCV] + self.arrival_scv - 1, LEAST_SCV)
         return told
 
     def _bursts(
@@ -275,7 +276,7 @@ class MM1B(MG1K):
         load, pps = _per_link(network, demand.load), _per_link(network, demand.pps)
         usual = demand.service_s[network.queue_offsets[:-1]]
         told = np.zeros((len(load), TOLD))
-        told[:, OF_SIZES] = told[:, SCV] = told[:, BURST_WAIT] = 1.0
+        told[:, OF_SIZES] = told[:, SMOOTHING] = told[:, SCV] = told[:, BURST_WAIT] = 1.0
         told[:, LOAD] = load
         told[:, SERVICE] = np.divide(load, pps, out=usual, where=pps > 0)
         bits = told[:, SERVICE] * network.capacity_bps
@@ -302,28 +303,29 @@ def _buffers(in_bits: Floats, in_packets: Ints, bits: Floats, link: Ints) -> Flo
 
 
 def _smoothing(
-    network: Network, demand: _Demand, offered: Floats, inlets: Inlets, came: Floats, blocking: Floats
+    network: Network,
+    demand: _Demand,
+    offered: Floats,
+    inlets: Inlets,
+    came: Floats,
+    blocking: Floats,
+    seen: Floats,
 ) -> Floats:
-    """(c_a² + c_s²)/(1 + c_s²) of every link, [L], from its flows' gaps and its inlets."""
+    """(c_a² + c_s²)/(1 + c_s²), [Q], from gaps and inlets, for queues that have to do with ``seen``."""
     pps, load = _per_link(network, demand.pps), _per_link(network, demand.load)
     carried = _per_link(network, demand.pps * (1 - blocking))
     busy = np.minimum(_per_link(network, demand.load * (1 - blocking)), 1.0)
     second = _per_link(network, demand.load * demand.service_s * (1 + demand.size_scv))
     spread = np.divide(second * pps, load**2, out=np.ones_like(load), where=load > 0)  # 1 + c_s²
-    regular, unlike, pairs = (_per_link(network, offered[:, n]) for n in (REGULAR, UNLIKE, UNLIKE_PAIRS))
-    own = gap_excess(load, pps, spread, regular, unlike, pairs)
-    return smoothing(inlets.offsets, inlets.links, came, pps, carried, busy, spread, own)
-
-
-def _met(network: Network, load: Floats) -> Floats:
-    """Share of the link's load that a queue has to do with, [Q]: under SP what is not below it, else all."""
-    first = network.queue_offsets[:-1][network.queue_link]
-    before = np.concatenate([[0.0], np.cumsum(load)])
-    upto = np.where(
-        network.policy[network.queue_link] == POLICIES.index("SP"), before[1:] - before[first], np.inf
-    )
-    whole = _per_link(network, load)[network.queue_link]
-    return np.divide(np.minimum(upto, whole), whole, out=np.ones_like(load), where=whole > 0)
+    gaps = [_per_link(network, offered[:, column]) for column in (REGULAR, UNLIKE, UNLIKE_PAIRS)]
+    own = gap_excess(load, load, pps, spread, *gaps)
+    sent = inlet_excess(inlets.offsets, inlets.links, came, pps, carried, busy, spread, own)
+    link = network.queue_link
+    part = np.divide(seen, load[link], out=np.ones_like(seen), where=load[link] > 0)
+    excess = sent[link] * part**2
+    excess += gap_excess(load[link], seen, pps[link], spread[link], *(values[link] for values in gaps))
+    smoothing: Floats = np.maximum(1 + excess / spread[link], LEAST_SMOOTHING)
+    return smoothing
 
 
 def _per_link(network: Network, values: Floats) -> Floats:

@@ -35,6 +35,7 @@ import numpy as np
 from twin.compiled import compiled
 from twin.network import Floats, Ints
 from twin.queueing_sharing import (
+    BUFFER,
     BURST_BLOCKING,
     BURST_WAIT,
     LOAD,
@@ -53,33 +54,34 @@ STEADY = 1e-4  # relative variance of the load below which nothing wavers
 CLOSEST = 1e-3  # to saturation: from there on all times matter
 SMOOTHINGS = 20  # repetitions at most
 SETTLED = 1e-4
-LEAST_SMOOTHING = 0.05
 LEVELS = 400  # of k; larger buffers are filled in larger steps
 
 
 @compiled
 def gap_excess(
-    load: Floats, pps: Floats, spread: Floats, regular: Floats, unlike: Floats, pairs: Floats
+    load: Floats, seen: Floats, pps: Floats, spread: Floats, regular: Floats, unlike: Floats, pairs: Floats
 ) -> Floats:
-    """c_a² − 1 of every link from the gaps of its flows, [L].
+    """c_a² − 1 from the gaps of the flows of a link, for a queue that has to do with ``seen`` of its
+    ``load``.
 
-    ``spread`` = 1 + c_s², ``regular`` = Σ λ(1 − g), ``unlike`` = Σ λ|1 − g|, ``pairs`` = Σ λ²|1 − g|.
+    [Q], all of the queue's link but ``seen``: ``spread`` = 1 + c_s², ``regular`` = Σ λ(1 − g), ``unlike`` =
+    Σ λ|1 − g|, ``pairs`` = Σ λ²|1 − g|.
     """
     excess = np.zeros(pps.shape[0])
-    for link in range(pps.shape[0]):
-        if unlike[link] > 0.0:
-            spare = max(1.0 - load[link], CLOSEST)
-            rate = pairs[link] / unlike[link]
-            kappa = rate * load[link] ** 2 / pps[link] * spread[link] / spare**2
-            share = regular[link] / pps[link]
-            seen = _seen(kappa)
-            apart = min(share * rate / pps[link] / spare, 1.0)
-            excess[link] = -share * seen - spread[link] * apart * (1.0 - seen)
+    for q in range(pps.shape[0]):
+        if unlike[q] > 0.0:
+            spare = max(1.0 - seen[q], CLOSEST)
+            rate = pairs[q] / unlike[q]
+            kappa = rate * load[q] / pps[q] * seen[q] * spread[q] / spare**2
+            share = regular[q] / pps[q]
+            felt = _felt(kappa)
+            apart = min(rate / pps[q] * seen[q] / load[q] / spare, 1.0)
+            excess[q] = -share * (felt + spread[q] * apart * (1.0 - felt))
     return excess
 
 
 @compiled
-def _seen(kappa: float) -> float:
+def _felt(kappa: float) -> float:
     """E[min(κZ², 1)]."""
     b = 1.0 / math.sqrt(max(kappa, 1e-12))
     density = math.exp(-b * b / 2.0) / math.sqrt(2.0 * math.pi)
@@ -87,7 +89,7 @@ def _seen(kappa: float) -> float:
 
 
 @compiled
-def smoothing(
+def inlet_excess(
     inlet_offsets: Ints,
     inlet_link: Ints,
     came: Floats,
@@ -97,7 +99,7 @@ def smoothing(
     spread: Floats,
     own: Floats,
 ) -> Floats:
-    """(c_a² + c_s²)/(1 + c_s²) of every link, [L], with its inlets' part of c_a².
+    """c_a² − 1 of every link, [L], from what its inlets send.
 
     ``came`` [I] packets/s from every inlet; of every link [L]: ``pps`` offered, packets/s ``carried``,
     ``busy`` ρ, ``spread`` 1 + c_s², and ``own`` what its flows alone make of c_a² − 1. What links send
@@ -120,8 +122,6 @@ def smoothing(
             excess[link] = new
         if change < SETTLED:
             break
-    for link in range(links):
-        excess[link] = max((spread[link] + excess[link] + own[link]) / spread[link], LEAST_SMOOTHING)
     return excess
 
 
@@ -186,7 +186,7 @@ def _set_burst(
 ) -> None:
     spread = max(1.0 + told[q, SCV], 0.1)
     r = math.sqrt(load) * (spread - 2.0)
-    k = max((2.0 * told[q, 4] + r) / max(2.0 + r, 0.1), 1.0)
+    k = max((2.0 * told[q, BUFFER] + r) / max(2.0 + r, 0.1), 1.0)
     step = max(k / LEVELS, 1.0)
     time = lasts_s * rate / (told[q, SERVICE] * spread / 2.0 * step)
     wait, lost = _in_environment(load, wavers, time, k / step, work)

@@ -38,14 +38,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from twin.compiled import compiled
 from twin.network import Floats, Ints
 from twin.queueing_finite import blocking, finite_queue
 from twin.scheduling import POLICIES
 
-# Columns of what is told of a queue. SIZE_SCV: sizes, and arrivals as the whole link sees them; SCV: all.
-LOAD, SERVICE, SIZE_SCV, SCV, BUFFER, BURST_WAIT, BURST_BLOCKING = range(7)
-TOLD = 7
+# Columns of what is told of a queue. SIZE_SCV is that of sizes alone, SMOOTHING what regular arrivals leave of
+# the wait, SCV all together.
+LOAD, SERVICE, SIZE_SCV, SMOOTHING, SCV, BUFFER, BURST_WAIT, BURST_BLOCKING = range(8)
+TOLD = 8
 BLOCKING, WAIT, WAIT_STD = range(3)  # of what follows
 STARVED = 1e-3  # share of a link that a queue is given when others fill it
 ROUND_S = 1.0  # how long all quanta of a link take together
@@ -124,7 +127,7 @@ def _priority(told: Floats, follows: Floats, start: int, stop: int) -> None:
     higher = 0.0
     for q in range(start, stop):
         left = max(1.0 - higher, STARVED)
-        others = max(residual - _residual(told, q) / max(offered, 1.0), 0.0)
+        others = max(residual - _residual(told, q) / max(offered, 1.0), 0.0) * told[q, SMOOTHING]
         spread = 1.0 + told[q, SCV] + 2.0 * others / (told[q, SERVICE] * left)
         _slowed(told, follows, q, left, spread, others / left**2)
         _burst(told, follows, q)
@@ -168,12 +171,12 @@ def _fair_queue(
     service: float,
 ) -> None:
     own = carried(told, follows, q)
-    met, left = residual, 1.0 - own
+    met, left = residual * told[q, SMOOTHING], 1.0 - own
     for other in range(start, stop):
         if other != q:
             ahead = goes_ahead(told, follows, start, stop, share, _DRR if drr else _WFQ, other, q, service)
             work = ahead * carried(told, follows, other)
-            met += work * follows[other, WAIT]
+            met += work * follows[other, WAIT] * told[q, SMOOTHING] / told[other, SMOOTHING]
             left -= work
     wait = met / max(left, STARVED)  # where nothing is lost
     rate = max(greedy_share(told, follows, start, stop, share, q), STARVED)
@@ -185,6 +188,23 @@ def _fair_queue(
         _slowed(told, follows, q, rate, spread + 2.0 * head_start * rate / told[q, SERVICE], head_start)
     else:
         _slowed(told, follows, q, rate, spread * wait / alone, 0.0)
+
+
+@compiled
+def seen_load(told: Floats, follows: Floats, queue_offsets: Ints, policy: Ints, share: Floats) -> Floats:
+    """What a queue has to do with, [Q]: the load that is not behind it; all where precedence is even."""
+    seen = np.zeros(told.shape[0])
+    for link in range(policy.shape[0]):
+        start, stop = queue_offsets[link], queue_offsets[link + 1]
+        _, _, service = totals(told, start, stop)
+        for q in range(start, stop):
+            for j in range(start, stop):
+                part = 1.0
+                if j != q and policy[link] != _DRR:
+                    ahead = goes_ahead(told, follows, start, stop, share, policy[link], j, q, service)
+                    part = min(2.0 * ahead, 1.0)
+                seen[q] += part * told[j, LOAD]
+    return seen
 
 
 @compiled
