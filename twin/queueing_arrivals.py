@@ -46,6 +46,7 @@ from twin.queueing_sharing import (
     goes_ahead,
     greedy_share,
     is_priority,
+    is_round_robin,
     totals,
 )
 
@@ -144,7 +145,12 @@ def set_bursts(
         start, stop = queue_offsets[link], queue_offsets[link + 1]
         if variance[start:stop].sum() > 0.0:
             for q in range(start, stop):
-                if told[q, LOAD] > 0.0:
+                if is_round_robin(policy[link]):
+                    load = told[start:stop, LOAD].sum()
+                    wavers = variance[start:stop].sum()
+                    lasts = memory[start:stop].sum() / wavers
+                    _set_burst(told, q, load, 1.0, wavers / load**2, lasts, work)
+                elif told[q, LOAD] > 0.0:
                     _burst_of(told, follows, start, stop, policy[link], share, variance, memory, q, work)
 
 
@@ -176,7 +182,7 @@ def _burst_of(
     for other in range(start, stop):
         wavers += variance[other] * (ahead[other - start] / rate) ** 2
         lasts += memory[other] * (ahead[other - start] / rate) ** 2
-    if wavers >= STEADY:
+    if wavers > 0.0:
         _set_burst(told, q, told[q, LOAD] / rate, rate, wavers, lasts / wavers, work)
 
 
@@ -184,6 +190,8 @@ def _burst_of(
 def _set_burst(
     told: Floats, q: int, load: float, rate: float, wavers: float, lasts_s: float, work: Floats
 ) -> None:
+    if wavers < STEADY:
+        return
     spread = max(1.0 + told[q, SCV], 0.1)
     r = math.sqrt(load) * (spread - 2.0)
     k = max((2.0 * told[q, BUFFER] + r) / max(2.0 + r, 0.1), 1.0)

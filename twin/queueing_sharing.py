@@ -84,6 +84,12 @@ def is_priority(policy: int) -> bool:
 
 
 @compiled
+def is_round_robin(policy: int) -> bool:
+    """Whether the code of a policy is that of DRR."""
+    return bool(policy == _DRR)
+
+
+@compiled
 def _slowed(told: Floats, follows: Floats, q: int, rate: float, spread: float, start_s: float) -> None:
     """A queue behind a server of ``rate`` of the link's speed, with 1 + c' = ``spread``."""
     load = told[q, LOAD] / rate
