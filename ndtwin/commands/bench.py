@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ndtwin.commands.common import JsonOption, print_json, say
-from ndtwin.commands.loading import CheckpointOption, load_models
+from ndtwin.commands.loading import CheckpointOption, ModelOption, load_models
 
 app = typer.Typer(help="Measure; with --json, one object on the last line of stdout.", no_args_is_help=True)
 
@@ -18,13 +18,14 @@ app = typer.Typer(help="Measure; with --json, one object on the last line of std
 @app.command()
 def inference(
     nodes: Annotated[int, typer.Option(help="Of the network; all pairs exchange traffic.", min=2)] = 300,
+    model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Seconds of a prediction of all paths, by every model, and from the start of a process to its first."""
     from ndtwin.bench_inference import bench_inference
 
-    models, skipped = load_models([], checkpoint)
+    models, skipped = load_models(model or [], checkpoint)
     figures = bench_inference(models, nodes, checkpoint=checkpoint, watch=say)
     _tell({**figures, "skipped": skipped}, as_json)
 

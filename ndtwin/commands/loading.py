@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from twin.models import DelayModel
 
 ALL_MODELS = ("routenet", "mg1k", "mm1b", "rnn")
+ModelOption = Annotated[
+    list[str] | None, typer.Option(help="May be given several times.", show_default="all")
+]
 CheckpointOption = Annotated[Path | None, typer.Option(help="Default: the shipped weights.")]
 
 

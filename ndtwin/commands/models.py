@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ndtwin.commands.common import JsonOption, print_json, say
 from ndtwin.commands.figures import FigureRun, make_figure
-from ndtwin.commands.loading import CheckpointOption, load_models, predictors
+from ndtwin.commands.loading import CheckpointOption, ModelOption, load_models, predictors
 from ndtwin.commands.train import DataOption, progress_bars
 from twin.errors import UsageError
 
@@ -41,9 +41,7 @@ def evaluate(
     kind: Annotated[
         str, typer.Option("--format", help="Of the data set: omnet, testbed or ndtwin.")
     ] = "omnet",
-    model: Annotated[
-        list[str] | None, typer.Option(help="May be given several times.", show_default="all")
-    ] = None,
+    model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many samples.", min=1)] = None,
     data: DataOption = Path("run/training"),
