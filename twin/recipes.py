@@ -96,15 +96,15 @@ RECIPES = {
         Recipe(
             "universal-1",
             {
-                "mixed": 1600, "mixed-50": 120, "mixed-100": 24, "poisson": 240, "poisson-75": 24,
-                "random": 200, "lab": 120,
+                "mixed": 1200, "mixed-50": 60, "mixed-100": 8, "poisson": 160, "poisson-75": 12,
+                "random": 120, "lab": 80,
             },
             {
-                "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 6, "mixed-300": 3, "poisson": 24,
+                "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 4, "mixed-300": 2, "poisson": 24,
                 "poisson-75": 8, "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24,
                 "geant2": 12, "gbn": 12,
             },
-            epochs=60,
+            epochs=24,
             validation=24,
         ),
         Recipe(
