@@ -8,14 +8,12 @@ link 1 + p(c_d² − 1), and a link gets the mean of its inlets, weighted by pac
 link come one after the other, so that few inlets mean little queueing.
 
 *Gaps.* A flow with squared variation g of its gaps is regular only over times longer than a gap: the index of
-dispersion of the packets of all is 1 − A·min(λt, 1), with A = Σ y(1 − g) over the flows' shares y, and λ the
-rate of one. Spitzer's identity E W = ∫ E[X(t)⁺]/t dt for Gaussian input X says which times matter (to first
-order in A):
-
-    c_a² − 1 = −A·E[min(κZ², 1)],   Z standard normal,   κ = λ s ρ(1 + c_s²)/(1 − ρ)².
-
-Besides, packets of a regular flow do not meet each other but only the load of others, which takes a share
-Σ y²(1 − g)/(1 − ρ) of the wait, as far as κ is small.
+dispersion of arrivals and services is (1 + c_s²)(1 − a·min(λt, 1)), with a = Σ y(1 − g)/(1 + c_s²) over the
+flows' shares y, and λ the rate of one. Spitzer's identity E W = ∫ E[X(t)⁺]/t dt for Gaussian input X says which
+times matter. With κ = λ s ρ(1 + c_s²)/(1 − ρ)² the wait falls by a·h, where h = E[min(κZ², 1)], Z standard
+normal, for small a, and h = 1 − √π y exp(y²) erfc(y), y = 1/√(2κ), for a = 1, a Brownian bridge; in between a
+part a of the second counts. Besides, packets of regular flows do not meet their own kind but only the load of
+others, which takes a share L = Σ y²(1 − g)/(1 − ρ) of the wait; where 1 − ah of it is left, L(1 − ah)².
 
 *Rates.* Flows whose rate wavers (variance Σ λ_f² scv_f, correlation time τ) are taken as M on-off sources
 that share mean, variance and τ (B. Maglaris et al., "Performance models of statistical multiplexing in packet
@@ -51,6 +49,7 @@ from twin.queueing_sharing import (
 )
 
 SOURCES = 2  # M: three states meet mean, variance, and no negative rate
+DROWNED = 4.0  # load from which on a queue is full whatever its arrivals do
 STEADY = 1e-4  # relative variance of the load below which nothing wavers
 CLOSEST = 1e-3  # to saturation: from there on all times matter
 SMOOTHINGS = 20  # repetitions at most
@@ -74,19 +73,29 @@ def gap_excess(
             spare = max(1.0 - seen[q], CLOSEST)
             rate = pairs[q] / unlike[q]
             kappa = rate * load[q] / pps[q] * seen[q] * spread[q] / spare**2
-            share = regular[q] / pps[q]
-            felt = _felt(kappa)
-            apart = min(rate / pps[q] * seen[q] / load[q] / spare, 1.0)
-            excess[q] = -share * (felt + spread[q] * apart * (1.0 - felt))
+            part = regular[q] / pps[q] / spread[q]
+            bridge = _bridge(kappa)
+            felt = part * ((1.0 - part) * _first_order(kappa) + part * (1.0 - bridge))
+            apart = min(rate / pps[q] * seen[q] / load[q] / spare, 1.0) * part * spread[q]
+            excess[q] = -spread[q] * (felt + apart * (1.0 - felt) ** 2)
     return excess
 
 
 @compiled
-def _felt(kappa: float) -> float:
+def _first_order(kappa: float) -> float:
     """E[min(κZ², 1)]."""
     b = 1.0 / math.sqrt(max(kappa, 1e-12))
     density = math.exp(-b * b / 2.0) / math.sqrt(2.0 * math.pi)
     return kappa * (math.erf(b / math.sqrt(2.0)) - 2.0 * b * density) + math.erfc(b / math.sqrt(2.0))
+
+
+@compiled
+def _bridge(kappa: float) -> float:
+    """√π y exp(y²) erfc(y) for y = 1/√(2κ); beyond y = 5 its expansion."""
+    y = 1.0 / math.sqrt(2.0 * max(kappa, 1e-12))
+    if y > 5.0:
+        return 1.0 - 1.0 / (2.0 * y * y) + 3.0 / (4.0 * y**4)
+    return math.sqrt(math.pi) * y * math.exp(y * y) * math.erfc(y)
 
 
 @compiled
@@ -190,14 +199,14 @@ def _burst_of(
 def _set_burst(
     told: Floats, q: int, load: float, rate: float, wavers: float, lasts_s: float, work: Floats
 ) -> None:
-    if wavers < STEADY:
+    if wavers < STEADY or load > DROWNED:
         return
     spread = max(1.0 + told[q, SCV], 0.1)
     r = math.sqrt(load) * (spread - 2.0)
     k = max((2.0 * told[q, BUFFER] + r) / max(2.0 + r, 0.1), 1.0)
     step = max(k / LEVELS, 1.0)
     time = lasts_s * rate / (told[q, SERVICE] * spread / 2.0 * step)
-    wait, lost = _in_environment(load, wavers, time, k / step, work)
+    wait, lost = in_environment(load, wavers, time, k / step, work)
     steady_wait, steady_lost = _steady(load, k / step)
     told[q, BURST_WAIT] = wait / steady_wait if steady_wait > 0.0 else 1.0
     told[q, BURST_BLOCKING] = max(lost - steady_lost, 0.0)
@@ -226,7 +235,7 @@ def _steady(load: float, k: float) -> tuple[float, float]:
 
 
 @compiled
-def _in_environment(load: float, wavers: float, time: float, k: float, work: Floats) -> tuple[float, float]:
+def in_environment(load: float, wavers: float, time: float, k: float, work: Floats) -> tuple[float, float]:
     """M/M/1/k, its load modulated by SOURCES on-off sources: mean wait in service times, share blocked.
 
     R_n = Λ_n(μ + Λ − Q − R_{n+1}μ)⁻¹ takes the probabilities of level n − 1 to those of level n.

@@ -37,7 +37,7 @@ def blocking(load: float, scv: float, buffer: float) -> float:
     With x = ln ρ: p = (1 − e^x)/(e^(−kx) − e^x), and 1/(k + 1) at ρ = 1.
     """
     r = math.sqrt(load) * (scv - 1.0)
-    k = (2.0 * buffer + r) / max(2.0 + r, 0.1)
+    k = max((2.0 * buffer + r) / max(2.0 + r, 0.1), 1.0)
     x = math.log(max(load, 1e-300))
     if abs(x) < 1e-12:
         x = 1e-12

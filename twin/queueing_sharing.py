@@ -27,11 +27,12 @@ for two queues and within 5 % for three. Backlogs V = ρW beyond the quantum are
 weights: θ_jq/θ_qj = (share_j/(s + V_j))/(share_q/(s + V_q)). How far both quanta outlast their backlogs
 blends the two.
 
-Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min
-against what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and 1 + c' = 1 + c
-+ 2AR/s behind a head start A, chosen so that its wait is W_q where nothing is lost. Priority has R = 1 − σ
-and A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the queue's own
-part; where higher queues fill the link the lower ones starve.
+Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min against
+what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and 1 + c' = 1 + c + 2AR/s
+behind a head start A, chosen so that its wait is W_q where nothing is lost; if the queue alone would wait longer
+than W_q, 1 + c' is scaled down instead. Both fade as the queue fills its own buffer. Priority has R = 1 − σ and
+A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the queue's own part;
+where higher queues fill the link the lower ones starve.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ from twin.network import Floats, Ints
 from twin.queueing_finite import blocking, finite_queue
 from twin.scheduling import POLICIES
 
-# Columns of what is told of a queue. SIZE_SCV is that of sizes alone, SMOOTHING what regular arrivals leave of
-# the wait, SCV all together.
+# Columns of what is told of a queue. SIZE_SCV is that of sizes alone, SMOOTHING what regular arrivals leave
+# of the wait, SCV all together.
 LOAD, SERVICE, SIZE_SCV, SMOOTHING, SCV, BUFFER, BURST_WAIT, BURST_BLOCKING = range(8)
 TOLD = 8
 BLOCKING, WAIT, WAIT_STD = range(3)  # of what follows
@@ -177,23 +178,29 @@ def _fair_queue(
     service: float,
 ) -> None:
     own = carried(told, follows, q)
-    met, left = residual * told[q, SMOOTHING], 1.0 - own
+    met, left, room = own * told[q, SERVICE] * (1.0 + told[q, SIZE_SCV]) / 2.0, 1.0 - own, 0.0
     for other in range(start, stop):
         if other != q:
             ahead = goes_ahead(told, follows, start, stop, share, _DRR if drr else _WFQ, other, q, service)
-            work = ahead * carried(told, follows, other)
-            met += work * follows[other, WAIT] * told[q, SMOOTHING] / told[other, SMOOTHING]
+            theirs = carried(told, follows, other)
+            work = ahead * theirs
+            met += theirs * told[other, SERVICE] * (1.0 + told[other, SIZE_SCV]) / 2.0
+            met += work * follows[other, WAIT] / told[other, SMOOTHING]
             left -= work
-    wait = met / max(left, STARVED)  # where nothing is lost
+            room += told[other, BUFFER] * told[other, SERVICE]
+    wait = met * told[q, SMOOTHING] / max(left, STARVED)  # where nothing is lost
     rate = max(greedy_share(told, follows, start, stop, share, q), STARVED)
     busy = min(own / rate, 1.0 - STARVED)
     spread = 1.0 + told[q, SCV]
     alone = told[q, SERVICE] / rate * busy * spread / 2.0 / (1.0 - busy)
-    if wait >= alone:
-        head_start = (1.0 - busy) * (wait - alone)
-        _slowed(told, follows, q, rate, spread + 2.0 * head_start * rate / told[q, SERVICE], head_start)
-    else:
-        _slowed(told, follows, q, rate, spread * wait / alone, 0.0)
+    full = min(told[q, LOAD] / rate, 1.0)
+    head_start = min((1.0 - full) * max(wait - alone, 0.0), room / rate)
+    if wait < alone:
+        part = wait / alone
+        spread *= part + (1.0 - part) * full ** (2.0 * told[q, BUFFER])
+    _slowed(told, follows, q, rate, spread + 2.0 * head_start * rate / told[q, SERVICE], head_start)
+    # A packet that comes to a full queue becomes the first of it a service later, and waits for others' turns.
+    follows[q, WAIT] += full ** told[q, BUFFER] * told[q, SERVICE] * (1.0 / rate - 1.0)
 
 
 @compiled
