@@ -90,9 +90,9 @@ def test_a_damaged_state_raises_and_leaves_the_view_as_it_was() -> None:
 
 def test_a_checkpoint_that_cannot_be_read_falls_back_and_says_so(tmp_path: Path) -> None:
     """No checkpoint, or garbage: M/G/1/K predicts, and the reason names the file."""
-    garbage = tmp_path / "garbage.pt"
+    garbage = tmp_path / "garbage.npz"
     garbage.write_bytes(b"not a checkpoint")
-    for path in (garbage, tmp_path / "absent.pt"):
+    for path in (garbage, tmp_path / "absent.npz"):
         model, problem = load_model("routenet", path)
         assert model.name == "mg1k"
         assert str(path) in problem
@@ -161,7 +161,7 @@ def test_a_model_that_cannot_be_loaded_is_seen_in_heartbeats_and_predictions(
     ensure_topics(embedded.bootstrap, 1)
     with Publisher(embedded.bootstrap, 1) as publisher:
         publisher.publish_all(ring_states(2))
-    with predicting(embedded.bootstrap, model="routenet", checkpoint=tmp_path / "absent.pt"):
+    with predicting(embedded.bootstrap, model="routenet", checkpoint=tmp_path / "absent.npz"):
         found = wait_for(
             lambda: records_in(embedded.bootstrap, "ndt.predictions", Prediction), lambda seen: len(seen) == 2
         )
@@ -169,7 +169,7 @@ def test_a_model_that_cannot_be_loaded_is_seen_in_heartbeats_and_predictions(
     beats = records_in(embedded.bootstrap, "ndt.health", Heartbeat)
     degraded = [beat for beat in beats if beat.state == "degraded"]
     assert degraded
-    assert all("absent.pt" in beat.detail and "mg1k" in beat.detail for beat in degraded)
+    assert all("absent.npz" in beat.detail and "mg1k" in beat.detail for beat in degraded)
 
 
 class Fussy:

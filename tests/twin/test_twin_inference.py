@@ -1,0 +1,233 @@
+"""RouteNet's forward pass on a CPU: the arithmetic of the torch module, whatever the cores, and no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from routenet_examples import STATES, State, checkpoint_of, features_of, lab, mixed, routed
+from torch_geometric.data import Batch
+
+from twin.checkpoint import Checkpoint, RouteNetConfig, write_checkpoint
+from twin.errors import CheckpointError
+from twin.features import Features
+from twin.inference import RouteNet, load, prior_of
+from twin.inference_cpu import SMALL, CpuForward, Said, each_chunk
+from twin.routenet import TorchForward, to_graph
+from twin.topologies import power_law
+from twin.traffic import gravity
+
+CONFIGS = {
+    "default": RouteNetConfig(limit=1.0),
+    "one head, one iteration": RouteNetConfig(iterations=1, heads=1, limit=1.0),
+    "small": RouteNetConfig(state=8, hidden=16, iterations=4, heads=2),
+}
+
+
+def large() -> State:
+    """More flows than one thread takes alone, of three classes, over FIFO links."""
+    network = power_law(75, 2).network()
+    traffic = gravity(75, 2e8, seed=2)
+    assert len(traffic.pps) > SMALL
+    classes = np.random.default_rng(1).integers(3, size=len(traffic.pps))
+    return network, replace(traffic, service_class=classes)
+
+
+def compare(ours: Said, torchs: Said, features: Features) -> None:
+    """The same to 1e-5 of what is predicted: delay, deviation of the delay, survival, scale of the error."""
+    seconds = np.where(features.routed, features.transmission_s, 1.0)
+    for said in (ours, torchs):
+        assert all(np.isfinite(getattr(said, field.name)).all() for field in fields(said))
+    np.testing.assert_allclose(ours.waits_s + seconds[:, None], torchs.waits_s + seconds[:, None], rtol=1e-5)
+    own = features.size_scv * seconds**2
+    per_own = 1 / seconds**2  # the module keeps away from zero by 1e-12, where a square root has no slope
+    ours_own, torchs_own = ((said.variance_s2 + own) * per_own for said in (ours, torchs))
+    np.testing.assert_allclose(ours_own, torchs_own, rtol=2e-5, atol=2e-12)
+    np.testing.assert_allclose(np.exp(ours.ln_survival), np.exp(torchs.ln_survival), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours.ln_scale, torchs.ln_scale, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("name", STATES)
+def test_the_fused_kernel_is_the_torch_module(name: str, config: str) -> None:
+    """With random weights, and scales that clamp some features, both forward passes say the same."""
+    features = features_of(STATES[name]())
+    network, traffic = mixed(4)
+    narrow = features_of((network, traffic.scaled(0.5)))  # so that the state goes beyond what was seen
+    for seen in ((), (narrow,)):
+        checkpoint = checkpoint_of(CONFIGS[config], seen=seen)
+        compare(CpuForward(checkpoint, 1)(features), TorchForward(checkpoint, "cpu")(features), features)
+
+
+def test_idle_flows_and_flows_without_a_route_pass_both_kernels() -> None:
+    """Where nothing flows and nothing leads, both forward passes still say the same."""
+    network, traffic = lab()
+    cut = network.next_link.copy()
+    cut[:, 3] = -1
+    quiet = traffic.scaled(0.0)
+    features = features_of((replace(network, next_link=cut), quiet))
+    assert not features.routed.all()
+    checkpoint = checkpoint_of()
+    compare(CpuForward(checkpoint, 1)(features), TorchForward(checkpoint, "cpu")(features), features)
+
+
+def test_a_batch_is_its_members() -> None:
+    """Graphs of different sizes and schedulers give the same in one torch batch as alone."""
+    states = (lab(), mixed(), (power_law(10, 2).network(), gravity(10, 2e7, seed=2)), routed(), lab())
+    graphs = [to_graph(features_of(state)) for state in states]
+    module = TorchForward(checkpoint_of(), "cpu").module
+    with torch.inference_mode():
+        alone = [module(graph) for graph in graphs]
+        together = module(Batch.from_data_list(graphs))
+    for name in ("delays", "jitter", "loss", "ln_scale"):
+        members = torch.cat([getattr(said, name) for said in alone])
+        torch.testing.assert_close(getattr(together, name), members, rtol=2e-5, atol=1e-7)
+
+
+def test_the_number_of_threads_does_not_matter() -> None:
+    """More than 5,000 flows give the same bytes on one thread, two and three."""
+    features, checkpoint = features_of(large()), checkpoint_of()
+    said = [CpuForward(checkpoint, threads)(features) for threads in (1, 2, 3)]
+    for field in fields(Said):
+        first, *others = (getattr(one, field.name).tobytes() for one in said)
+        assert all(other == first for other in others), field.name
+
+
+def test_the_number_of_threads_does_not_matter_to_what_is_predicted() -> None:
+    """From network and traffic to delay and interval: the same bytes on one thread and two."""
+    state, checkpoint = large(), checkpoint_of()
+    one, two = (RouteNet(checkpoint, threads=threads).predict(*state) for threads in (1, 2))
+    for name in ("mean_s", "jitter_s", "loss", "log_width"):
+        assert getattr(one, name).tobytes() == getattr(two, name).tobytes(), name
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("flows", [0, 1, 7, 8, SMALL - 1, SMALL + 1])
+def test_chunks_hold_every_flow_once(flows: int, threads: int) -> None:
+    """Whatever the number of flows and threads, every flow is worked on exactly once."""
+    visits = np.zeros(flows, dtype=np.int64)
+
+    def visit(_: int, low: int, high: int) -> None:
+        visits[low:high] += 1
+
+    each_chunk(flows, threads, visit)
+    assert (visits == 1).all()
+
+
+def test_an_error_on_a_thread_is_raised() -> None:
+    """What goes wrong in a chunk is not lost on the thread that ran it."""
+
+    def fail(number: int, _low: int, _high: int) -> None:
+        if number == 3:
+            raise FloatingPointError("chunk three")
+
+    with pytest.raises(FloatingPointError, match="chunk three"):
+        each_chunk(SMALL + 1, 2, fail)
+
+
+A_FRESH_PROCESS = """
+import sys
+from pathlib import Path
+import numpy as np
+from twin.inference import load
+from twin.inference_kernel import sweep_kernel
+from twin.network import Link, Network, Traffic
+links = (Link("A", "B", 1e6), Link("B", "A", 1e6))
+network = Network(("A", "B"), links, np.array([[-1, 0], [1, -1]], dtype=np.int16))
+model = load(Path(sys.argv[1]))
+said = model.predict(network, Traffic(bps=np.full(2, 5e5), pps=np.full(2, 500.0)))
+assert (said.mean_s > 0).all()
+config = model.checkpoint.config
+kernels = sweep_kernel(config.state, config.hidden, config.heads)
+print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels), "compiled")
+print(*sorted(name for name in sys.modules if name.split(".")[0].startswith("torch")))
+"""
+
+
+@pytest.fixture(scope="module")
+def second_process(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the second of two fresh processes says that load a file and predict."""
+    path = tmp_path_factory.mktemp("model") / "m.npz"
+    write_checkpoint(path, checkpoint_of())
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", A_FRESH_PROCESS, str(path)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_predicting_imports_no_torch(second_process: list[str]) -> None:
+    """Load a file and predict, in a fresh process: torch, which takes seconds to import, stays out."""
+    assert second_process[1] == ""
+
+
+def test_kernels_are_compiled_once_a_machine(second_process: list[str]) -> None:
+    """The second process finds the kernels of the first on disk: a start takes no compiler."""
+    assert second_process[0] == "0 compiled"
+
+
+# -------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (RouteNetConfig(state=12), "multiples of 8"),
+        (RouteNetConfig(hidden=10), "multiples of 8"),
+        (RouteNetConfig(heads=4), "4 heads do not fit"),
+        (RouteNetConfig(prior="oracle"), "corrects 'oracle', which is unknown"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(config: RouteNetConfig, why: str) -> None:
+    """States that do not fill registers, too many heads, an unknown prior: CheckpointError that says so."""
+    with pytest.raises(CheckpointError, match=why):
+        RouteNet(checkpoint_of(config))
+
+
+def with_weight(checkpoint: Checkpoint, name: str, array: NDArray[np.float32]) -> Checkpoint:
+    """The same with one weight in place of another, or more."""
+    return replace(checkpoint, weights={**checkpoint.weights, name: array})
+
+
+def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path: Path) -> None:
+    """A weight that is missing, unknown, of another shape, or no number: CheckpointError that names it."""
+    whole = checkpoint_of()
+    bias = whole.weights["correct.bias"]
+    less = {name: array for name, array in whole.weights.items() if name != "correct.bias"}
+    lost = bias.copy()
+    lost[0] = np.nan
+    for wrong in (
+        replace(whole, weights=less),
+        with_weight(whole, "correct.bias", bias[:-1]),
+        with_weight(whole, "correct.bias", lost),
+        with_weight(whole, "correct.colour", bias),
+    ):
+        write_checkpoint(tmp_path / "m.npz", wrong)
+        with pytest.raises(CheckpointError, match=r"correct\.(bias|colour)"):
+            load(tmp_path / "m.npz")
+
+
+def test_the_prior_is_the_checkpoints() -> None:
+    """The packet sizes that training assumed are those that the prior assumes."""
+    checkpoint = replace(checkpoint_of(), size_scv=0.7)
+    assert prior_of(checkpoint).size_scv == 0.7
+    network, traffic = lab()
+    told = replace(traffic, size_scv=np.full(len(traffic.pps), 0.7))
+    model = RouteNet(checkpoint, threads=1)
+    assert model.predict(network, traffic).mean_s.tobytes() == model.predict(network, told).mean_s.tobytes()
+
+
+def test_a_model_keeps_no_state() -> None:
+    """What was predicted before, of whatever network, changes nothing."""
+    model = RouteNet(checkpoint_of(), threads=1)
+    fresh = model.predict(*mixed())
+    model.predict(*lab())
+    model.predict(lab()[0], lab()[1].scaled(0.0))
+    assert model.predict(*mixed()).mean_s.tobytes() == fresh.mean_s.tobytes()
