@@ -21,7 +21,7 @@ service included.
    upstream. Blocking and rates are iterated, damped, to a fixed point.
 6. *Several queues on a link* (:mod:`twin.queueing_sharing`): each is a finite queue behind a slower server.
 
-7. *Arrivals that are not Poisson* (:mod:`twin.queueing_arrivals`): by Allen and Cunneen's rule c is replaced by
+7. *Arrivals that are not Poisson* (:mod:`twin.queueing_arrivals`): by Allen and Cunneen's rule c becomes
    c + c_a² − 1, for regular flows and for links with few inlets; rates that waver correct what follows.
 
 A flow's delay is, hop by hop, the queue's wait, the transmission of the *flow's own* mean packet and the

@@ -9,8 +9,8 @@ link come one after the other, so that few inlets mean little queueing.
 
 *Gaps.* A flow with squared variation g of its gaps is regular only over times longer than a gap: the index of
 dispersion of arrivals and services is (1 + c_s²)(1 − a·min(λt, 1)), with a = Σ y(1 − g)/(1 + c_s²) over the
-flows' shares y, and λ the rate of one. Spitzer's identity E W = ∫ E[X(t)⁺]/t dt for Gaussian input X says which
-times matter. With κ = λ s ρ(1 + c_s²)/(1 − ρ)² the wait falls by a·h, where h = E[min(κZ², 1)], Z standard
+flows' shares y, and λ the rate of one. Spitzer's identity E W = ∫ E[X(t)⁺]/t dt for Gaussian input X says
+which times matter. With κ = λ s ρ(1 + c_s²)/(1 − ρ)² the wait falls by a·h, where h = E[min(κZ², 1)], Z standard
 normal, for small a, and h = 1 − √π y exp(y²) erfc(y), y = 1/√(2κ), for a = 1, a Brownian bridge; in between a
 part a of the second counts. Besides, packets of regular flows do not meet their own kind but only the load of
 others, which takes a share L = Σ y²(1 − g)/(1 − ρ) of the wait; where 1 − ah of it is left, L(1 − ah)².
@@ -235,16 +235,11 @@ def _steady(load: float, k: float) -> tuple[float, float]:
 
 
 @compiled
-def in_environment(load: float, wavers: float, time: float, k: float, work: Floats) -> tuple[float, float]:
-    """M/M/1/k, its load modulated by SOURCES on-off sources: mean wait in service times, share blocked.
-
-    R_n = Λ_n(μ + Λ − Q − R_{n+1}μ)⁻¹ takes the probabilities of level n − 1 to those of level n.
-    """
+def _environment(load: float, wavers: float, time: float) -> tuple[Floats, Floats]:
+    """Arrivals in every state, [M + 1], and the rates from state to state, [M + 1, M + 1]."""
     states = SOURCES + 1
     on = min(0.5, 1.0 / (1.0 + SOURCES * wavers))
     swing = load * math.sqrt(wavers / (SOURCES * on * (1.0 - on)))
-    top = math.ceil(k)
-    partial = k - (top - 1.0)
     arrive = np.empty(states)
     turn = np.zeros((states, states))
     for m in range(states):
@@ -254,6 +249,19 @@ def in_environment(load: float, wavers: float, time: float, k: float, work: Floa
         if m > 0:
             turn[m, m - 1] = m * (1.0 - on) / time
         turn[m, m] = -turn[m].sum()
+    return arrive, turn
+
+
+@compiled
+def in_environment(load: float, wavers: float, time: float, k: float, work: Floats) -> tuple[float, float]:
+    """M/M/1/k, its load modulated by SOURCES on-off sources: mean wait in service times, share blocked.
+
+    R_n = Λ_n(μ + Λ − Q − R_{n+1}μ)⁻¹ takes the probabilities of level n − 1 to those of level n.
+    """
+    arrive, turn = _environment(load, wavers, time)
+    states = arrive.shape[0]
+    top = math.ceil(k)
+    partial = k - (top - 1.0)
     block = np.empty((states, states))
     for level in range(top, 0, -1):
         for i in range(states):

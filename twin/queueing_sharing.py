@@ -27,11 +27,11 @@ for two queues and within 5 % for three. Backlogs V = ρW beyond the quantum are
 weights: θ_jq/θ_qj = (share_j/(s + V_j))/(share_q/(s + V_q)). How far both quanta outlast their backlogs
 blends the two.
 
-Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min against
-what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and 1 + c' = 1 + c + 2AR/s
-behind a head start A, chosen so that its wait is W_q where nothing is lost; if the queue alone would wait longer
-than W_q, 1 + c' is scaled down instead. Both fade as the queue fills its own buffer. Priority has R = 1 − σ and
-A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the queue's own part;
+Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min
+against what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and
+1 + c' = 1 + c + 2AR/s behind a head start A, chosen so that its wait is W_q where nothing is lost; if the queue
+alone would wait longer than W_q, 1 + c' is scaled down instead. Both fade as the queue fills its own buffer.
+Priority has R = 1 − σ and A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the queue's own part;
 where higher queues fill the link the lower ones starve.
 """
 
@@ -199,7 +199,7 @@ def _fair_queue(
         part = wait / alone
         spread *= part + (1.0 - part) * full ** (2.0 * told[q, BUFFER])
     _slowed(told, follows, q, rate, spread + 2.0 * head_start * rate / told[q, SERVICE], head_start)
-    # A packet that comes to a full queue becomes the first of it a service later, and waits for others' turns.
+    # Behind a full queue of its own a packet waits for the others' turns once more, as the first in it.
     follows[q, WAIT] += full ** told[q, BUFFER] * told[q, SERVICE] * (1.0 / rate - 1.0)
 
 
