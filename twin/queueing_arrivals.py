@@ -10,10 +10,11 @@ link come one after the other, so that few inlets mean little queueing.
 *Gaps.* A flow with squared variation g of its gaps is regular only over times longer than a gap: the index of
 dispersion of arrivals and services is (1 + c_s²)(1 − a·min(λt, 1)), with a = Σ y(1 − g)/(1 + c_s²) over the
 flows' shares y, and λ the rate of one. Spitzer's identity E W = ∫ E[X(t)⁺]/t dt for Gaussian input X says
-which times matter. With κ = λ s ρ(1 + c_s²)/(1 − ρ)² the wait falls by a·h, where h = E[min(κZ², 1)], Z standard
-normal, for small a, and h = 1 − √π y exp(y²) erfc(y), y = 1/√(2κ), for a = 1, a Brownian bridge; in between a
-part a of the second counts. Besides, packets of regular flows do not meet their own kind but only the load of
-others, which takes a share L = Σ y²(1 − g)/(1 − ρ) of the wait; where 1 − ah of it is left, L(1 − ah)².
+which times matter. With κ = λ s ρ(1 + c_s²)/(1 − ρ)² the wait falls by a·h, where h = E[min(κZ², 1)], Z
+standard normal, for small a, and h = 1 − √π y exp(y²) erfc(y), y = 1/√(2κ), for a = 1, a Brownian bridge; in
+between a part a of the second counts. Besides, packets of regular flows do not meet their own kind but only
+the load of others, which takes a share L = Σ y²(1 − g)/(1 − ρ) of the wait; where 1 − ah of it is left, L(1 −
+ah)².
 
 *Rates.* Flows whose rate wavers (variance Σ λ_f² scv_f, correlation time τ) are taken as M on-off sources
 that share mean, variance and τ (B. Maglaris et al., "Performance models of statistical multiplexing in packet

@@ -28,11 +28,11 @@ weights: θ_jq/θ_qj = (share_j/(s + V_j))/(share_q/(s + V_q)). How far both qua
 blends the two.
 
 Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min
-against what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and
-1 + c' = 1 + c + 2AR/s behind a head start A, chosen so that its wait is W_q where nothing is lost; if the queue
-alone would wait longer than W_q, 1 + c' is scaled down instead. Both fade as the queue fills its own buffer.
-Priority has R = 1 − σ and A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the queue's own part;
-where higher queues fill the link the lower ones starve.
+against what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and 1 + c' = 1 + c
++ 2AR/s behind a head start A, chosen so that its wait is W_q where nothing is lost; if the queue alone would
+wait longer than W_q, 1 + c' is scaled down instead. Both fade as the queue fills its own buffer. Priority has
+R = 1 − σ and A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the
+queue's own part; where higher queues fill the link the lower ones starve.
 """
 
 from __future__ import annotations
