@@ -14,15 +14,16 @@ from twin.checkpoint import Checkpoint, RouteNetConfig, SafeRange
 from twin.dataset import load_samples, simulate
 from twin.errors import UsageError
 from twin.evaluation import evaluate
-from twin.features import build_features
+from twin.features import build_features, operating_point
 from twin.fitting import Progress
 from twin.inference import RouteNet, load
 from twin.intervals import FEW, constant_intervals
 from twin.models import PathPrediction
+from twin.network import Floats
 from twin.queueing import MG1K, MM1B
 from twin.recipes import CALIBRATION_SEED, RECIPES, SLICES, Measured, Recipe
 from twin.samples import Sample
-from twin.training import Run, calibrate, gather, operating_point_of, scores_of, train
+from twin.training import LABEL_Z, Run, calibrate, gather, scores_of, train
 
 
 class Trained:
@@ -61,7 +62,8 @@ def test_the_checkpoint_says_where_it_is_from(trained: Trained) -> None:
 
 
 def test_the_model_knows_what_it_was_calibrated_on(trained: Trained) -> None:
-    """Calibration samples lie in its range; it predicts finite numbers, and covers 90 % of what it saw."""
+    """Calibration samples lie in its range; it predicts finite numbers, and its
+    intervals, widened by what labels are uncertain by, hold 90 % of them."""
     model, inside = load(trained.file), list[bool]()
     for sample in trained.calibration():
         said = model.predict(sample.network, sample.traffic)
@@ -69,7 +71,8 @@ def test_the_model_knows_what_it_was_calibrated_on(trained: Trained) -> None:
         assert np.isfinite(said.mean_s).all()
         known = sample.labelled
         off = np.abs(np.log(said.mean_s[known] / sample.mean_s[known]))
-        inside += (off <= said.log_width[known] * (1 + 1e-9)).tolist()
+        width = np.hypot(said.log_width[known], LABEL_Z * sample.noise[known])
+        inside += (off <= width * (1 + 1e-9)).tolist()
     assert 0.88 <= np.mean(inside) <= 0.97
 
 
@@ -97,7 +100,8 @@ def test_calibration_covers_and_spans_what_it_was_given(trained: Trained) -> Non
     """Whatever the weights are worth, intervals cover 90 % of each large group, and all points are inside."""
     samples = list(trained.calibration())
     model = RouteNet(calibrate(draft(), samples, []), threads=1)
-    scores = [scores_of(model, sample) for sample in samples]
+    features = [build_features(sample.network, sample.traffic, model.prior) for sample in samples]
+    scores = [scores_of(model, *pair) for pair in zip(samples, features, strict=True)]
     group, score = (np.concatenate(part) for part in zip(*scores, strict=True))
     covered = score <= model.checkpoint.intervals.half_width(group, np.ones(len(score)))
     flows = np.bincount(group)
@@ -105,27 +109,36 @@ def test_calibration_covers_and_spans_what_it_was_given(trained: Trained) -> Non
     assert len(shares) > 0
     assert (shares >= 0.9).all()
     assert (shares < 0.93).all()
-    points = [operating_point_of(sample) for sample in samples]
+    points = [operating_point(a.network, b.queues) for a, b in zip(samples, features, strict=True)]
     assert all(model.checkpoint.safe_range.violations(point) == () for point in points)
     assert model.checkpoint.safe_range.limits["load"][1] == max(point["load"][1] for point in points)
 
 
 def test_scores_are_errors_of_what_is_uncertain(trained: Trained) -> None:
-    """|ln(predicted ÷ measured)| of delay less propagation, in units of the error expected."""
+    """|ln(predicted ÷ measured)| of delay less propagation, in units of the error expected; less what the
+    label itself is uncertain by, and never below zero."""
     sample = next(trained.calibration())
     model = RouteNet(draft(), threads=1)
-    features = build_features(sample.network, sample.traffic, model.prior)
-    queueing, scale = model.expect(features)
+    queueing, scale = model.expect(build_features(sample.network, sample.traffic, model.prior))
     links = tuple(replace(link, propagation_delay_s=0.25) for link in sample.network.links)
-    hops = sample.traffic.hops(sample.network).lengths
-    far = replace(
-        sample,
-        network=replace(sample.network, links=links),
-        mean_s=np.where(sample.labelled, np.exp(2 * scale) * queueing + 0.25 * hops, 0.0),
-    )
-    _, score = scores_of(model, far)
-    assert len(score) == sample.labelled.sum()
-    np.testing.assert_allclose(score, 2.0, rtol=1e-6)
+    fixed = 0.25 * sample.traffic.hops(sample.network).lengths
+    known = sample.labelled
+    measured = np.exp(2 * scale) * queueing
+
+    def scores(noise: float) -> Floats:
+        far = replace(
+            sample,
+            network=replace(sample.network, links=links),
+            mean_s=np.where(known, measured + fixed, 0.0),
+            noise=noise * measured / (measured + fixed),
+        )
+        return scores_of(model, far, build_features(far.network, far.traffic, model.prior))[1]
+
+    assert len(scores(0.0)) == known.sum()
+    np.testing.assert_allclose(scores(0.0), 2.0, rtol=1e-6)
+    left = np.maximum((2 * scale[known]) ** 2 - (LABEL_Z * 0.2) ** 2, 0.0)
+    np.testing.assert_allclose(scores(0.2), np.sqrt(left) / scale[known], rtol=1e-6, atol=1e-6)
+    assert not scores(10.0).any()
 
 
 # ------------------------------------------------------------------------------------------ wrong names
