@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,11 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import CheckpointError
-from twin.features import Specification
+from twin.features import FLOW_FEATURES, HOP_FEATURES, QUEUE_FEATURES, Specification
 from twin.intervals import Intervals
 
 FORMAT = 2
+OTHERS = 3  # outputs of a hop beside the wait's: ln deviation of the wait, slope and offset of ln blocking
 LEAST_LN_SCALE, MOST_LN_SCALE = -7.0, 1.0  # ln of the expected error of ln delay: 0.1 % to a factor of e
+# What reading an archive raises that is none, or is damaged.
+DAMAGED = (ValueError, KeyError, AttributeError, TypeError, EOFError, zlib.error, zipfile.BadZipFile)
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -131,18 +135,61 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} lacks a part or has one too many ({error}): train anew") from error
     if checkpoint.specification != Specification():
         raise CheckpointError(f"{path} was trained on other features than this version builds: train anew")
+    if unfit := misfits(checkpoint):
+        raise CheckpointError(f"{path} does not hold the weights that its configuration asks for: {unfit}")
     return checkpoint
+
+
+def misfits(checkpoint: Checkpoint) -> str:
+    """The weights that are missing, too many, of another shape than the configuration says, or not finite."""
+    expected = shapes(checkpoint.config)
+    names = sorted(expected.keys() ^ checkpoint.weights.keys())
+    for name, shape in expected.items():
+        array = checkpoint.weights.get(name)
+        ranges = name.endswith((".low", ".high"))  # infinite before they are fitted
+        if array is not None and (
+            array.shape != shape or array.dtype != np.float32 or not (ranges or np.isfinite(array).all())
+        ):
+            names.append(name)
+    return ", ".join(names[:3])
+
+
+def shapes(config: RouteNetConfig) -> dict[str, tuple[int, ...]]:
+    """Name → shape of every array of :class:`twin.routenet.RouteNetModule`."""
+    state, hidden, hop = config.state, config.hidden, len(HOP_FEATURES)
+    tables = {"queue": len(QUEUE_FEATURES), "flow": len(FLOW_FEATURES), "hop": hop}
+    layers = {
+        "embed_queue.0": (hidden, tables["queue"]),
+        "embed_queue.2": (state, hidden),
+        "embed_flow.0": (hidden, tables["flow"]),
+        "embed_flow.2": (state, hidden),
+        "readout": (hidden, 2 * state + hop),
+        "correct": (config.heads + OTHERS, hidden),
+        "expect_error.0": (state, state),
+        "expect_error.2": (1, state),
+    }
+    cells = {"flow_update": state + hop, "queue_update": 2 * state}
+    found: dict[str, tuple[int, ...]] = {}
+    for table, columns in tables.items():
+        found |= {f"scale_{table}.{part}": (columns,) for part in ("low", "high", "mean", "deviation")}
+    for layer, shape in layers.items():
+        found |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+    for cell, inputs in cells.items():
+        found |= {f"{cell}.weight_ih": (3 * state, inputs), f"{cell}.weight_hh": (3 * state, state)}
+        found |= {f"{cell}.bias_{side}": (3 * state,) for side in ("ih", "hh")}
+    return found
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         content = json.loads(str(arrays.pop("checkpoint")))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from error
+    except DAMAGED as error:
+        why = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path} is not a checkpoint: {why[0]}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a checkpoint: it holds a {type(content).__name__}")
     return content, arrays

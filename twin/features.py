@@ -25,7 +25,7 @@ from twin.features_core import (
     add_up,
     hop_table,
 )
-from twin.models import path_packet_bits
+from twin.models import DEFAULT_PACKET_BITS, path_packet_bits
 from twin.network import Floats, Ints, Network, Paths, Traffic, Variability
 from twin.queueing import LinkQueues
 from twin.scheduling import POLICIES
@@ -274,7 +274,7 @@ def _flow_table(
     worst: Floats,
 ) -> Table:
     packets = traffic.pps.sum()
-    overall = traffic.bps.sum() / packets if packets > 0 else bits.mean()
+    overall = traffic.bps.sum() / packets if packets > 0 else DEFAULT_PACKET_BITS
     columns = {
         "hops": lengths / 8,
         "worst_load": np.minimum(worst, LOAD_CAP),

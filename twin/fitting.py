@@ -11,6 +11,7 @@ the error is fitted by the likelihood of a Laplace law, without touching what it
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.optim import swa_utils
 from torch_geometric.loader import DataLoader
 
 from twin.errors import CheckpointError
-from twin.features import Prior, build_features
+from twin.features import Features
 from twin.recipes import Recipe
 from twin.routenet import FlowGraph, RouteNetModule, to_graph
 from twin.samples import Sample
@@ -36,10 +37,9 @@ AVERAGING = 0.995  # a step, of the weights that are kept
 MOST_RELATIVE = 2.0  # beyond a factor of three a flow pulls no harder
 
 
-def labelled_graph(sample: Sample, prior: Prior, heads: int, seed: int) -> FlowGraph:
+def labelled_graph(sample: Sample, features: Features, heads: int, seed: int) -> FlowGraph:
     """The graph of a sample and its labels, [F] each: y, y_std and fixed (propagation), all ÷ transmission;
     y_loss and weight; own [F, heads]."""
-    features = build_features(sample.network, sample.traffic, prior)
     graph = to_graph(features)
     queueing = sample.mean_s - features.propagation_s
     measured = sample.labelled & (queueing > 0) & features.routed
@@ -53,6 +53,7 @@ def labelled_graph(sample: Sample, prior: Prior, heads: int, seed: int) -> FlowG
     graph.y_std = torch.from_numpy(np.where(jittered, sample.std_s / seconds, 1.0))
     graph.y_loss = torch.from_numpy(sample.loss)
     graph.weight = torch.from_numpy(weight / np.sqrt(max(total, 1.0)))
+    graph.noise = torch.from_numpy(np.where(measured, sample.noise, 0.0))
     graph.jittered = torch.from_numpy(jittered)
     graph.own = torch.from_numpy(np.tile(draws, (len(weight), 1)))
     return graph
@@ -78,7 +79,8 @@ def fitting_loss(module: RouteNetModule, graph: FlowGraph, *, relative: bool = F
     each = (graph.own * delay((fixed + said.delays) / (fixed + graph.y.unsqueeze(1)))).mean(dim=1)
     each = each + JITTER_WEIGHT * graph.jittered * of(said.jitter / graph.y_std)
     each = each + LOSS_WEIGHT * graph.jittered * of((said.loss + LOSS_FLOOR) / (graph.y_loss + LOSS_FLOOR))
-    error = (said.delays.detach().mean(dim=1) / graph.y).log().abs()
+    error = (said.delays.detach().mean(dim=1) / graph.y).log() ** 2 - graph.noise**2  # the model's own part
+    error = error.clamp(min=0).sqrt()
     each = each + SCALE_WEIGHT * (error * (-said.ln_scale).exp() + said.ln_scale)
     weighted: Tensor = (graph.weight * each).sum() / graph.weight.sum().clamp(min=1e-9)
     return weighted
@@ -134,6 +136,7 @@ class Fitting:
             "seed": seed,
             "samples": len(training),
             "epochs": recipe.epochs,
+            "config": asdict(recipe.config),
         }
         self.module = RouteNetModule(recipe.config)
         if start is None:
@@ -196,7 +199,10 @@ class Fitting:
         beside.replace(path)
 
     def _resume(self, path: Path) -> None:
-        content = torch.load(path, weights_only=True)
+        try:
+            content = torch.load(path, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{path} is no unfinished run: remove it to start over") from error
         if content["identity"] != self.identity:
             raise CheckpointError(
                 f"{path} is an unfinished run of {content['identity']}, not of {self.identity}: "

@@ -16,6 +16,7 @@ from twin.checkpoint import Checkpoint, read_checkpoint
 from twin.errors import CheckpointError
 from twin.features import Features, Prior, build_features, operating_point
 from twin.inference_cpu import CpuForward, Said
+from twin.inference_kernel import HEADS, HIDDEN, STATE
 from twin.intervals import group_of
 from twin.models import PathPrediction
 from twin.network import Floats, Network, Traffic
@@ -97,8 +98,9 @@ def prior_of(checkpoint: Checkpoint) -> Prior:
 
 
 def _forward(checkpoint: Checkpoint, device: str, threads: int | None) -> Forward:
-    if device == "cpu":
+    config = checkpoint.config
+    if device == "cpu" and (config.state, config.hidden) == (STATE, HIDDEN) and config.heads <= HEADS:
         return CpuForward(checkpoint, threads or os.cpu_count() or 1)
-    from twin.routenet import TorchForward  # torch: only where it was asked for
+    from twin.routenet import TorchForward  # torch: for CUDA, and for other sizes than the kernel's
 
     return TorchForward(checkpoint, device)

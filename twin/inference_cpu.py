@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, Checkpoint
 from twin.features import Features
-from twin.inference_kernel import CHUNKS, HEADS, OUTPUTS, affine, chunks, halved, sweep_kernel
+from twin.inference_kernel import CHUNKS, HEADS, OUTPUTS, affine, chunks, halved, last, sweep
 from twin.network import Floats
 
 SMALL = 5_000  # flows: below, threads cost more than they bring
@@ -60,7 +60,6 @@ class CpuForward:
             name: np.ascontiguousarray(array.T) for name, array in self.w.items() if array.ndim == 2
         }
         self.config = config
-        self.sweep, self.last = sweep_kernel(config.state, config.hidden, config.heads)
         self.gru = _Gru.of(checkpoint)
         self.read = _Readout.of(checkpoint)
 
@@ -83,9 +82,7 @@ class CpuForward:
         gru = self.gru.arguments(h_q)
 
         def run(chunk: int, low: int, high: int) -> None:
-            self.sweep(
-                features.hop_queue, features.hops.offsets, low, high, features.hop, *gru, h_f, told[chunk]
-            )
+            sweep(features.hop_queue, features.hops.offsets, low, high, features.hop, *gru, h_f, told[chunk])
 
         each_chunk(len(h_f), self.threads, run)
         return np.asarray(told.sum(axis=0))
@@ -112,7 +109,7 @@ class CpuForward:
 
         def run(_: int, low: int, high: int) -> None:
             hops = (features.hop_queue, features.hops.offsets, low, high, features.hop)
-            self.last(*hops, *gru, h_f, *read, limit, prior, sums)
+            last(*hops, *gru, h_f, *read, heads, limit, prior, sums)
             ln_scale[low:high] = self._mlp("expect_error", h_f[low:high])[:, 0] + self.config.ln_scale
 
         each_chunk(len(h_f), self.threads, run)
@@ -136,7 +133,7 @@ class CpuForward:
 
 @dataclass(frozen=True)
 class _Gru:
-    """The GRU along flows, input [h_q ; x], its weights as :func:`sweep_kernel` wants them.
+    """The GRU along flows, input [h_q ; x], its weights as :mod:`twin.inference_kernel` wants them.
 
     The biases of the reset and update gates meet on the queue's side, as does what scaling x subtracts.
     """
@@ -174,7 +171,7 @@ class _Gru:
 
 @dataclass(frozen=True)
 class _Readout:
-    """The read-out of a hop, input [h_f ; h_q ; x], as :func:`sweep_kernel` wants it."""
+    """The read-out of a hop, input [h_f ; h_q ; x], as :mod:`twin.inference_kernel` wants it."""
 
     w_state: Array
     w_queue: Array

@@ -46,6 +46,13 @@ SLICES = {
     "mixed-300": replace(_MIXED, nodes=(300, 300), packets=200.0),
     "poisson": replace(_POISSON, nodes=(15, 35), packets=3000.0),
     "poisson-75": replace(_POISSON, nodes=(50, 100), packets=500.0),
+    # Long ways and few flows: packets of one size behind each other, hop after hop.
+    "long": replace(
+        _POISSON, topologies=("sparse", "ring"), nodes=(12, 40), active=(0.03, 0.5), packets=3000.0
+    ),
+    "mixed-long": replace(
+        _MIXED, topologies=("sparse", "ring"), nodes=(10, 30), active=(0.05, 0.7), packets=1500.0
+    ),
     # For tests of the training itself.
     "smoke": Conditions(windows=2, window_s=4.0, arrivals=(("on-off", 1.0),)),
     "smoke-mixed": replace(_MIXED, nodes=(6, 8), packets=300.0),
@@ -82,6 +89,20 @@ class Recipe:
     start: str = ""  # name of the shipped checkpoint whose weights are tuned on
 
 
+_UNIVERSAL = Recipe(
+    "universal-1",
+    {
+        "mixed": 1200, "mixed-50": 60, "mixed-100": 8, "mixed-long": 120, "poisson": 160, "poisson-75": 12,
+        "long": 160, "random": 120, "lab": 80,
+    },
+    {
+        "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 4, "mixed-300": 2, "mixed-long": 24,
+        "poisson": 24, "poisson-75": 8, "long": 24, "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24,
+        "geant2": 12, "gbn": 12,
+    },
+    epochs=24,
+    validation=24,
+)  # fmt: skip
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -93,19 +114,12 @@ RECIPES = {
             validation=2,
             batch=2,
         ),
-        Recipe(
-            "universal-1",
-            {
-                "mixed": 1200, "mixed-50": 60, "mixed-100": 8, "poisson": 160, "poisson-75": 12,
-                "random": 120, "lab": 80,
-            },
-            {
-                "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 4, "mixed-300": 2, "poisson": 24,
-                "poisson-75": 8, "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24,
-                "geant2": 12, "gbn": 12,
-            },
-            epochs=24,
-            validation=24,
+        _UNIVERSAL,
+        replace(
+            _UNIVERSAL,
+            name="rnn-1",
+            epochs=12,
+            config=RouteNetConfig(name="rnn", prior="unqueued", iterations=1),
         ),
         Recipe(
             "testbed-1", {}, {}, epochs=12, batch=16, learning_rate=2e-3, relative=True, start="routenet",

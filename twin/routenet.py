@@ -17,12 +17,9 @@ from torch.nn import functional
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, Checkpoint, RouteNetConfig
+from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, OTHERS, Checkpoint, RouteNetConfig
 from twin.features import FLOW_FEATURES, HOP_FEATURES, QUEUE_FEATURES, Features
 from twin.inference_cpu import Said
-
-OTHERS = 3  # outputs of a hop beside the wait's: ln deviation of the wait, slope and offset of ln blocking
-LEAST_SCALE, MOST_SCALE = -7.0, 1.0  # ln of the expected error of ln delay: 0.1 % to a factor of e
 
 
 class FlowGraph(Data):  # type: ignore[misc]  # torch_geometric ships no types

@@ -20,7 +20,7 @@ import numpy as np
 from twin.network import Floats, Ints, Link, Network, Traffic, Variability
 from twin.routing import shortest_paths
 from twin.scheduling import FIFO, Scheduling, by_class
-from twin.topologies import gbn, geant2, nsfnet, power_law
+from twin.topologies import gbn, geant2, nsfnet, power_law, ring
 from twin.topology import Topology
 from twin.traffic import MEAN_PACKET_BITS, TrafficCycle, lab_scenario, link_load_bps
 from twin.workload import Arrivals, Autocorrelated, Cbr, Flow, Modulated, OnOff, PacketSizes, Poisson
@@ -42,6 +42,7 @@ class Conditions:
     buffers: tuple[int, ...] = (32, 64, 128)  # packets
     arrivals: tuple[tuple[str, float], ...] = (("poisson", 0.5), ("modulated", 0.3), ("on-off", 0.2))
     scheduled: float = 0.75  # mixed: share of nodes with a multi-queue scheduler
+    active: tuple[float, float] = (1.0, 1.0)  # mixed: share of the pairs of nodes that exchange anything
     window_s: float = 10.0
     windows: int = 4  # 0: one sample of the steady state
     warm_up_s: float = 5.0  # windows only; the steady state warms up a tenth of its time
@@ -121,7 +122,7 @@ def _burst_s(rng: Generator) -> float:
 
 
 def _slow_on_off(rng: Generator) -> Arrivals:
-    """Packets in bursts of some ten mean gaps, as the RouteNet data sets have them; a mean gap is a second."""
+    """Packets in bursts of some ten mean gaps, as in the RouteNet data sets; a mean gap is a second."""
     on_s = float(np.exp(rng.uniform(np.log(2.0), np.log(10.0))))
     off_s = on_s * float(np.exp(rng.uniform(np.log(0.5), np.log(2.0))))
     regular = bool(rng.random() < 0.7)
@@ -139,6 +140,8 @@ ARRIVALS: dict[str, Callable[[Generator], Arrivals]] = {
 }
 TOPOLOGIES: dict[str, Callable[[int, int], Topology]] = {
     "power-law": power_law,
+    "sparse": lambda nodes, seed: power_law(nodes, seed, mean_degree=2.2),  # long ways
+    "ring": lambda nodes, _seed: ring(nodes),
     "nsfnet": lambda _nodes, _seed: nsfnet(),
     "geant2": lambda _nodes, _seed: geant2(),
     "gbn": lambda _nodes, _seed: gbn(),
@@ -228,6 +231,7 @@ def _mixed(topology: Topology, conditions: Conditions, rng: Generator) -> Scenar
     weights = rng.integers(1, int(rng.integers(2, 5)), len(network.links)).astype(np.float64)
     network = replace(network, next_link=shortest_paths(network.nodes, network.links, weights))
     sizes, pps = _mixed_flows(network, rng)
+    pps = pps * (rng.random(len(pps)) < rng.uniform(*conditions.active))
     bps = pps * np.array([size.mean_bits for size in sizes])
     offered = link_load_bps(network, bps)
     network = replace(network, links=_mixed_links(network, offered, conditions, rng))
@@ -241,7 +245,7 @@ def _mixed(topology: Topology, conditions: Conditions, rng: Generator) -> Scenar
             ARRIVALS[_one_of(kinds, rng)](rng),
             int(classes[k]),
         )
-        for k in range(network.path_count)
+        for k in np.flatnonzero(pps).tolist()
     ]
     return Scenario(network, flows)
 

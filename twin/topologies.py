@@ -16,7 +16,17 @@ from twin.network import Floats
 from twin.topology import LAB_CAPACITY_BPS, ROUTE_FACTOR, Edge, Place, Topology, cable_km, fill_places
 from twin.topology_maps import GBN, GBN_PLACES, GEANT2, NSFNET, NSFNET_PLACES, UNKNOWN_LENGTH_KM
 
-__all__ = ["Edge", "Topology", "from_graphml", "gbn", "geant2", "nsfnet", "open_topology", "power_law"]
+__all__ = [
+    "Edge",
+    "Topology",
+    "from_graphml",
+    "gbn",
+    "geant2",
+    "nsfnet",
+    "open_topology",
+    "power_law",
+    "ring",
+]
 
 DEGREE_EXPONENT = 0.4  # degree ∝ u^−0.4 for uniform u, so P(degree ≥ k) ∝ k^−2.5: see power_law
 SIDE_KM = 2000.0  # generated networks fill a square the size of a continent
@@ -86,6 +96,20 @@ def power_law(nodes: int, seed: int, *, mean_degree: float = 3.0) -> Topology:
     edges = tuple(Edge(names[a], names[b], float(np.hypot(*(at[a] - at[b]))) * km) for a, b in pairs)
     layout = {name: (float(x), float(y)) for name, (x, y) in zip(names, at, strict=True)}
     return Topology(f"power-law-{nodes}", tuple(names), edges, layout=layout)
+
+
+def ring(nodes: int) -> Topology:
+    """Nodes on a circle, as metropolitan networks have them: the longest ways a network of its size has."""
+    if nodes < 3:
+        raise TopologyError(f"a ring of {nodes} nodes is none: ask for 3 or more")
+    names = [f"n{i:0{len(str(nodes - 1))}d}" for i in range(nodes)]
+    km = SIDE_KM * ROUTE_FACTOR / nodes
+    pairs = [sorted((names[i], names[(i + 1) % nodes])) for i in range(nodes)]
+    edges = tuple(Edge(a, b, km) for a, b in pairs)
+    angles = 2 * np.pi * np.arange(nodes) / nodes
+    places = zip(0.5 + 0.5 * np.cos(angles), 0.5 + 0.5 * np.sin(angles), strict=True)
+    layout = {name: (float(x), float(y)) for name, (x, y) in zip(names, places, strict=True)}
+    return Topology(f"ring-{nodes}", tuple(names), edges, layout=layout)
 
 
 def _credits(nodes: int, mean_degree: float, random: np.random.Generator) -> list[int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -24,12 +25,12 @@ from twin.checkpoint import Checkpoint, Provenance, SafeRange, write_checkpoint
 from twin.dataset import generate, load_samples
 from twin.errors import UsageError
 from twin.evaluation import READERS
-from twin.features import build_features, operating_point
+from twin.features import Features, build_features, operating_point
 from twin.fitting import Fitting, labelled_graph
 from twin.inference import PRIORS, RouteNet, load
-from twin.intervals import conformal, constant_intervals, group_of
+from twin.intervals import COVERAGE, conformal, constant_intervals, group_of
 from twin.network import Floats, Ints
-from twin.queueing import MG1K, SIZE_SCV
+from twin.queueing import SIZE_SCV
 from twin.recipes import (
     CALIBRATION_SEED,
     SLICES,
@@ -42,7 +43,11 @@ from twin.recipes import (
 from twin.routenet import FlowGraph
 from twin.samples import Dropped, Sample
 
+LABEL_Z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
 PACKAGES = ("numpy", "numba", "torch", "torch_geometric")
+
+
+Point = dict[str, tuple[float, float]]  # smallest and largest of what decides whether a state was seen
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,9 @@ def train(recipe: str | Recipe, out: Path, run: Run, *, date: str, seed: int = 0
     """The five steps above; returns the validation figures."""
     chosen = find_recipe(recipe)
     data = Simulated(chosen, run) if chosen.measured is None else MeasuredFiles(chosen.measured, run)
-    training = graphs(data.training(), chosen, run, "build graphs")
-    validation = graphs(data.validation(), chosen, run, "build graphs")
+    points: list[Point] = []
+    training = graphs(data.training(), chosen, run, points)
+    validation = graphs(data.validation(), chosen, run, [])
     start = state_of(load(name=chosen.start).checkpoint) if chosen.start else None
     with one_thread():
         fit = Fitting(chosen, training, validation, seed=seed, state=run.state, start=start)
@@ -82,8 +88,7 @@ def train(recipe: str | Recipe, out: Path, run: Run, *, date: str, seed: int = 0
             validation={"mape": fit.progress.best_mape, "prior_mape": fit.progress.prior_mape},
         ),
     )
-    seen = (operating_point_of(sample) for sample in data.training())
-    write_checkpoint(out, calibrate(draft, data.calibration(), seen))
+    write_checkpoint(out, calibrate(draft, data.calibration(), points))
     return draft.provenance.validation
 
 
@@ -148,12 +153,14 @@ def gather(run: Run, wanted: Mapping[str, Sequence[int]]) -> Iterator[Sample]:
             yield from load_samples(run.data / name, [seed])
 
 
-def graphs(samples: Iterable[Sample], recipe: Recipe, run: Run, what: str) -> list[FlowGraph]:
-    """Labelled graphs of all samples."""
-    task = None if run.bar is None else run.bar.add_task(what, total=None)
+def graphs(samples: Iterable[Sample], recipe: Recipe, run: Run, points: list[Point]) -> list[FlowGraph]:
+    """Labelled graphs of all samples; ``points`` gets where they lie."""
+    task = None if run.bar is None else run.bar.add_task("build graphs", total=None)
     prior, built = PRIORS[recipe.config.prior](SIZE_SCV), []
     for number, sample in enumerate(samples):
-        built.append(labelled_graph(sample, prior, recipe.config.heads, number))
+        features = build_features(sample.network, sample.traffic, prior)
+        built.append(labelled_graph(sample, features, recipe.config.heads, number))
+        points.append(operating_point(sample.network, features.queues))
         if run.bar is not None and task is not None:
             run.bar.update(task, completed=number + 1)
     return built
@@ -161,36 +168,35 @@ def graphs(samples: Iterable[Sample], recipe: Recipe, run: Run, what: str) -> li
 
 # -------------------------------------------------------------------------------------- calibration
 
-Point = dict[str, tuple[float, float]]
-
 
 def calibrate(checkpoint: Checkpoint, samples: Iterable[Sample], seen: Iterable[Point]) -> Checkpoint:
     """Conformal quantiles by group, and the range of conditions in which errors were measured."""
     model = RouteNet(replace(checkpoint, intervals=constant_intervals(1.0)), threads=1)
     groups, scores, points = [], [], list(seen)
     for sample in samples:
-        group, score = scores_of(model, sample)
+        features = build_features(sample.network, sample.traffic, model.prior)
+        group, score = scores_of(model, sample, features)
         groups.append(group)
         scores.append(score)
-        points.append(operating_point_of(sample))
+        points.append(operating_point(sample.network, features.queues))
     intervals = conformal(np.concatenate(groups), np.concatenate(scores))
     return replace(checkpoint, intervals=intervals, safe_range=_hull(points))
 
 
-def scores_of(model: RouteNet, sample: Sample) -> tuple[Ints, Floats]:
-    """Group and |ln(predicted ÷ measured)| ÷ expected error of every labelled flow."""
-    features = build_features(sample.network, sample.traffic, model.prior)
+def scores_of(model: RouteNet, sample: Sample, features: Features) -> tuple[Ints, Floats]:
+    """Group and score of every labelled flow: its error beyond what its label is uncertain by ÷ expected
+    error.
+
+    A label of relative standard error n lies within exp(±(q²s² + z²n²)^½) of the prediction with probability
+    c if the true mean lies within exp(±q·s): hence q = (error² − z²n²)^½ ÷ s, at least 0."""
     queueing, scale = model.expect(features)
     measured = sample.mean_s - features.propagation_s
     known = sample.labelled & features.routed & (measured > 0)
-    score = np.abs(np.log(queueing[known] / measured[known])) / scale[known]
+    error = np.log(queueing[known] / measured[known])
+    noise = LABEL_Z * sample.noise[known] * sample.mean_s[known] / measured[known]
+    score = np.sqrt(np.maximum(error**2 - noise**2, 0.0)) / scale[known]
     group = group_of(len(sample.network.nodes), features.bottleneck, features.worst_load)
     return group[known], score
-
-
-def operating_point_of(sample: Sample) -> Point:
-    """Where the sample lies."""
-    return operating_point(sample.network, MG1K(size_scv=SIZE_SCV).solve(sample.network, sample.traffic))
 
 
 def _hull(points: Sequence[Point]) -> SafeRange:

@@ -18,12 +18,12 @@ import numpy as np
 
 from anomaly.processor import DivergenceProcessor
 from stream.forecast import predict
-from twin.scenarios import LAB_SIZES
 from twin.models import DelayModel
 from twin.network import Floats, Network, Traffic
 from twin.packing import pack_integers, pack_magnitudes
 from twin.queueing import MG1K
 from twin.records import Alert, DelayPlane, LinkRecord, StateUpdate, TopologyRecord
+from twin.scenarios import LAB_SIZES
 from twin.simulator import Arrivals, Flow, PacketSizes, Poisson, Simulator
 from twin.topologies import nsfnet
 from twin.traffic import TrafficCycle, lab_scenario, path_flows

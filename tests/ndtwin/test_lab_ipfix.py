@@ -20,8 +20,8 @@ from ndtwin.lab.ipfix_exporter import Exporters, RecordMaker
 from ndtwin.lab.second import Second
 from ndtwin.lab.sim import Driver
 from ndtwin.ports import free_address_block, free_port
-from twin.scenarios import LAB_SIZES
 from twin.network import canonical_ends
+from twin.scenarios import LAB_SIZES
 from twin.simulator import FlowDelays
 from twin.topologies import nsfnet
 from twin.workload import Flow

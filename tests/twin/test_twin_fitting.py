@@ -42,10 +42,15 @@ def samples() -> list[Sample]:
     return [sample for seed in range(7) for sample in simulate(SHORT, seed)]
 
 
+def graph_of(sample: Sample, heads: int, seed: int) -> FlowGraph:
+    """The labelled graph of a sample under the queueing model."""
+    return labelled_graph(sample, build_features(sample.network, sample.traffic, MG1K()), heads, seed)
+
+
 @pytest.fixture(scope="module")
 def graphs(samples: list[Sample]) -> list[FlowGraph]:
     """Their graphs and labels."""
-    return [labelled_graph(sample, MG1K(), CONFIG.heads, number) for number, sample in enumerate(samples)]
+    return [graph_of(sample, CONFIG.heads, number) for number, sample in enumerate(samples)]
 
 
 def fitting(
@@ -78,7 +83,7 @@ def test_labels_are_in_transmission_times_and_weights_follow_what_is_known(sampl
         count=np.where(unknown, 0.0, 100.0),
         noise=noise,
     )
-    graph = labelled_graph(known, MG1K(), 3, seed=1)
+    graph = graph_of(known, 3, 1)
     features = build_features(far, sample.traffic, MG1K())
     told = (graph.y.numpy() + graph.fixed.numpy()) * features.transmission_s
     np.testing.assert_allclose(told[~unknown], known.mean_s[~unknown], rtol=1e-9)
@@ -94,17 +99,17 @@ def test_a_sample_counts_as_the_square_root_of_its_flows(samples: list[Sample]) 
     """Twice the flows of the same kind weigh √2 as much."""
     sample = replace(samples[0], noise=np.zeros(len(samples[0].mean_s)))
     half = replace(sample, count=np.where(np.cumsum(sample.labelled) % 2 == 0, sample.count, 0.0))
-    whole, part = (labelled_graph(one, MG1K(), 1, 0).weight.sum().item() for one in (sample, half))
+    whole, part = (graph_of(one, 1, 0).weight.sum().item() for one in (sample, half))
     share = half.labelled.sum() / sample.labelled.sum()
     assert part / whole == pytest.approx(np.sqrt(share))
 
 
 def test_every_head_weighs_the_samples_its_own_way(samples: list[Sample]) -> None:
     """Bootstrap numbers differ between heads and samples, average to one, and follow from the seed."""
-    draws = np.array([labelled_graph(samples[0], MG1K(), 3, seed).own[0].numpy() for seed in range(100)])
+    draws = np.array([graph_of(samples[0], 3, seed).own[0].numpy() for seed in range(100)])
     assert draws.mean() == pytest.approx(1.0, abs=0.2)
     assert (draws[:, 0] != draws[:, 1]).any()
-    again = labelled_graph(samples[0], MG1K(), 3, 5).own.numpy()
+    again = graph_of(samples[0], 3, 5).own.numpy()
     assert (again == draws[5]).all()
 
 

@@ -192,7 +192,7 @@ def test_bad_traffic_is_refused_in_one_line() -> None:
     with pytest.raises(TopologyError, match="6 flows are needed"):
         MG1K().predict(network, Traffic(bps=np.zeros(5), pps=np.zeros(5)))
     for bad in (-1.0, np.nan):
-        with pytest.raises(TopologyError, match="bps of flow 0 is .*: give zero or a positive number"):
+        with pytest.raises(TopologyError, match=r"bps of flow 0 is .*: give zero or a positive number"):
             MG1K().predict(network, Traffic(bps=np.full(6, bad), pps=np.zeros(6)))
 
 
