@@ -24,11 +24,11 @@ from twin.network import Floats
 from twin.samples import Sample, read_samples, write_samples
 from twin.scenarios import Conditions, Scenario, draw, traffic_of
 from twin.simulator import Simulator
-from twin.steady import duration_for, run_steady
+from twin.steady import duration_for, merge_batches, run_steady
 
 MIN_PACKETS = 30  # a flow with fewer in a window has no label
 WARM_UP = 0.1  # of the time that counts, in a steady-state run
-AUTOCORRELATION = 3.0  # the mean of queue delays is about this much less certain than of independent ones
+BATCHES = 10  # of a window, to tell how sure its means are
 
 
 def generate(
@@ -113,23 +113,32 @@ def _windows(scenario: Scenario, conditions: Conditions, seed: int) -> Iterator[
     simulator.take_delays()
     before = _counters(simulator)
     for window in range(conditions.windows):
-        simulator.advance(conditions.warm_up_s + (window + 1) * conditions.window_s)
+        begins_s = conditions.warm_up_s + window * conditions.window_s
+        count, mean_s, std_s, noise = _delays(simulator, begins_s, conditions.window_s)
         after = _counters(simulator)
         sent, octets, lost, delivered = after - before
         before = after
-        delays = simulator.take_delays()
-        labelled = (delays.count >= MIN_PACKETS) & (delays.std_s > 0)
-        safe = np.where(labelled, delays.mean_s * np.sqrt(delays.count), 1.0)
+        labelled = (count >= MIN_PACKETS) & (std_s > 0) & np.isfinite(noise)
         yield Sample(
             name=f"{seed}, window {window}",
             network=network,
             traffic=traffic_of(network, flows, 8 * octets / conditions.window_s, sent / conditions.window_s),
-            mean_s=np.where(labelled, delays.mean_s, 0.0),
-            std_s=np.where(labelled, delays.std_s, 0.0),
+            mean_s=np.where(labelled, mean_s, 0.0),
+            std_s=np.where(labelled, std_s, 0.0),
             loss=lost / np.maximum(lost + delivered, 1.0),
-            count=np.where(labelled, delays.count, 0).astype(np.float64),
-            noise=np.where(labelled, AUTOCORRELATION * delays.std_s / safe, 0.0),
+            count=np.where(labelled, count, 0.0),
+            noise=np.where(labelled, noise, 0.0),
         )
+
+
+def _delays(simulator: Simulator, begins_s: float, lasts_s: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """Play one window; packets, mean, deviation, and the relative standard error of the mean, [F] each."""
+    batches = []
+    for batch in range(BATCHES):
+        simulator.advance(begins_s + lasts_s * (batch + 1) / BATCHES)
+        delays = simulator.take_delays()
+        batches.append((delays.count.astype(np.float64), delays.mean_s, delays.std_s))
+    return merge_batches(*(np.array(values) for values in zip(*batches, strict=True)))
 
 
 def _counters(simulator: Simulator) -> Floats:

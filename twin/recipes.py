@@ -92,7 +92,7 @@ class Recipe:
 _UNIVERSAL = Recipe(
     "universal-1",
     {
-        "mixed": 1200, "mixed-50": 60, "mixed-100": 8, "mixed-long": 120, "poisson": 160, "poisson-75": 12,
+        "mixed": 1200, "mixed-50": 100, "mixed-100": 16, "mixed-long": 120, "poisson": 160, "poisson-75": 12,
         "long": 160, "random": 120, "lab": 80,
     },
     {

@@ -68,7 +68,7 @@ def run_steady(
         simulator.advance(warm_up_s + duration_s * (batch + 1) / batches)
         taken = simulator.take_delays()
         delays[batch] = taken.count, taken.mean_s, taken.std_s
-    count, mean_s, std_s, noise = _merge(*np.moveaxis(delays, 1, 0))
+    count, mean_s, std_s, noise = merge_batches(*np.moveaxis(delays, 1, 0))
     lost = simulator.lost_measured
     seen = simulator.queue_totals().since(queues)
     return SteadyState(
@@ -89,7 +89,7 @@ def run_steady(
     )
 
 
-def _merge(count: Floats, mean: Floats, std: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def merge_batches(count: Floats, mean: Floats, std: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Packets, mean, deviation and the mean's relative standard error [F], from those of batches [B, F].
 
     Batches hold different numbers of packets, so the mean is a ratio of sums; its variance is the classical
