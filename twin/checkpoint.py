@@ -28,7 +28,16 @@ FORMAT = 2
 OTHERS = 3  # outputs of a hop beside the wait's: ln deviation of the wait, slope and offset of ln blocking
 LEAST_LN_SCALE, MOST_LN_SCALE = -7.0, 1.0  # ln of the expected error of ln delay: 0.1 % to a factor of e
 # What reading an archive raises that is none, or is damaged.
-DAMAGED = (ValueError, KeyError, AttributeError, TypeError, EOFError, zlib.error, zipfile.BadZipFile)
+DAMAGED = (
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    EOFError,
+    NotImplementedError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 Weights = Mapping[str, NDArray[np.float32]]
 
 

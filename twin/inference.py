@@ -15,8 +15,7 @@ import numpy as np
 from twin.checkpoint import Checkpoint, read_checkpoint
 from twin.errors import CheckpointError
 from twin.features import Features, Prior, build_features, operating_point
-from twin.inference_cpu import CpuForward, Said
-from twin.inference_kernel import HEADS, HIDDEN, STATE
+from twin.inference_cpu import CpuForward, Said, fits
 from twin.intervals import group_of
 from twin.models import PathPrediction
 from twin.network import Floats, Network, Traffic
@@ -98,8 +97,7 @@ def prior_of(checkpoint: Checkpoint) -> Prior:
 
 
 def _forward(checkpoint: Checkpoint, device: str, threads: int | None) -> Forward:
-    config = checkpoint.config
-    if device == "cpu" and (config.state, config.hidden) == (STATE, HIDDEN) and config.heads <= HEADS:
+    if device == "cpu" and fits(checkpoint.config):
         return CpuForward(checkpoint, threads or os.cpu_count() or 1)
     from twin.routenet import TorchForward  # torch: for CUDA, and for other sizes than the kernel's
 

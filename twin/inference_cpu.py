@@ -16,9 +16,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, Checkpoint
+from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, Checkpoint, RouteNetConfig
+from twin.errors import CheckpointError
 from twin.features import Features
-from twin.inference_kernel import CHUNKS, HEADS, OUTPUTS, affine, chunks, halved, last, sweep
+from twin.inference_kernel import CHUNKS, HEADS, HIDDEN, OUTPUTS, STATE, affine, chunks, halved, last, sweep
 from twin.network import Floats
 
 SMALL = 5_000  # flows: below, threads cost more than they bring
@@ -51,11 +52,21 @@ def each_chunk(flows: int, threads: int, work: Callable[[int, int, int], None]) 
         done.result()
 
 
+def fits(config: RouteNetConfig) -> bool:
+    """Whether the kernel was compiled for these sizes."""
+    return (config.state, config.hidden) == (STATE, HIDDEN) and 1 <= config.heads <= HEADS
+
+
 class CpuForward:
     """Features → sums over the hops of every flow."""
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
         config, self.w, self.threads = checkpoint.config, checkpoint.weights, threads
+        if not fits(config):
+            raise CheckpointError(
+                f"the kernel takes states of {STATE}, hidden layers of {HIDDEN} and at most {HEADS} heads,"
+                f" not {config.state}, {config.hidden} and {config.heads}: let torch run it"
+            )
         self.turned = {
             name: np.ascontiguousarray(array.T) for name, array in self.w.items() if array.ndim == 2
         }

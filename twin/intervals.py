@@ -65,11 +65,11 @@ def group_of(nodes: int, policy: Ints, load: NDArray[np.floating]) -> Ints:
     return np.asarray(np.ravel_multi_index((size, policy, bucket), GROUPS))
 
 
-def conformal(groups: Ints, scores: Floats, coverage: float = COVERAGE) -> Intervals:
+def conformal(groups: Ints, scores: Floats, coverage: float = COVERAGE, *, least: float = 0.0) -> Intervals:
     """Quantiles of the calibration scores [n] of flows in ``groups`` [n].
 
     Where a group has fewer than FEW scores: the group of the next smaller size, then of all sizes, then of
-    all policies, then all."""
+    all policies, then all. None is less than ``least``."""
     size, policy, load = np.unravel_index(groups, GROUPS)
     overall = _quantile(scores, coverage)
 
@@ -78,8 +78,8 @@ def conformal(groups: Ints, scores: Floats, coverage: float = COVERAGE) -> Inter
         smaller = [alike & (size == one) for one in range(group[0], -1, -1)]
         for chosen in (*smaller, alike, load == group[2]):
             if np.count_nonzero(chosen) >= FEW:
-                return _quantile(scores[chosen], coverage)
-        return overall
+                return max(_quantile(scores[chosen], coverage), least)
+        return max(overall, least)
 
     table = np.array([of(group) for group in np.ndindex(*GROUPS)]).reshape(GROUPS).tolist()
     return Intervals(tuple(tuple(map(tuple, rows)) for rows in table), coverage)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
+from math import log
 from pathlib import Path
 from statistics import NormalDist
 
@@ -43,6 +44,9 @@ from twin.recipes import (
 from twin.routenet import FlowGraph
 from twin.samples import Dropped, Sample
 
+# Half of what the Laplace law asks for, whose scale the expected error is: where labels are noisier than the
+# model, scores say nothing.
+LEAST_QUANTILE = -0.5 * log(1 - COVERAGE)
 LABEL_Z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
 PACKAGES = ("numpy", "numba", "torch", "torch_geometric")
 
@@ -179,7 +183,7 @@ def calibrate(checkpoint: Checkpoint, samples: Iterable[Sample], seen: Iterable[
         groups.append(group)
         scores.append(score)
         points.append(operating_point(sample.network, features.queues))
-    intervals = conformal(np.concatenate(groups), np.concatenate(scores))
+    intervals = conformal(np.concatenate(groups), np.concatenate(scores), least=LEAST_QUANTILE)
     return replace(checkpoint, intervals=intervals, safe_range=_hull(points))
 
 
