@@ -1,8 +1,7 @@
 """Is the calibration worth having? Windows in a row, each predicted, compared, and then learnt from.
 
-The windows are any samples of one network in the order of time: of the simulated lab whose truth differs from
-what the twin is told (:func:`lab_windows`), or of a data set (:func:`same_network` finds runs of samples that
-share their links).
+The windows are any samples of one network in the order of time; :func:`lab_windows` makes those of the
+simulated lab whose truth differs from what the twin is told, :func:`lab_figures` the errors on them.
 """
 
 from __future__ import annotations
@@ -82,15 +81,19 @@ def _errors(sample: Sample, mean_s: Floats) -> Floats:
     return errors
 
 
-def same_network(samples: Iterable[Sample]) -> list[list[Sample]]:
-    """Samples by what links they have (by name), each group in the order given; the largest group first."""
-    groups: dict[tuple[str, ...], list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.network.link_names, []).append(sample)
-    return sorted(groups.values(), key=len, reverse=True)
-
-
 # ------------------------------------------------------------------------------------------ the lab
+
+
+def lab_figures(
+    model: DelayModel,
+    after: tuple[int, ...] = (0, 10, 30, 100),
+    *,
+    seed: int = 1,
+    mistold: Mistold | None = None,
+) -> dict[int, Step]:
+    """The errors in the window that follows so many learnt ones: ``lab_figures(MG1K())``, 10 s of work."""
+    steps, _ = calibrate_samples(model, lab_windows(max(after) + 1, seed=seed, mistold=mistold))
+    return {learnt: steps[learnt] for learnt in after}
 
 
 @dataclass(frozen=True)

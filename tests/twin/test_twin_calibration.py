@@ -1,0 +1,314 @@
+"""Calibration on measurements made by hand: gaps, faults, order, topology, stored bytes, intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from twin.calibration import Calibrated, Calibration, CalibrationRules, Corrected, Reading
+from twin.calibration_core import along, explain
+from twin.errors import DecodeError, TopologyError
+from twin.graph_view import MeasuredDelays
+from twin.models import PathPrediction
+from twin.network import Floats, Network, Traffic
+from twin.queueing import MM1B
+from twin.topologies import nsfnet
+from twin.traffic import lab_scenario
+
+MODEL = MM1B()
+NETWORK, TRAFFIC = lab_scenario(nsfnet(), seed=3)
+PATHS = NETWORK.path_count
+LINK = 7
+
+
+def slower(network: Network, link: int, extra_s: float) -> Network:
+    """The network with a longer way on one link."""
+    links = list(network.links)
+    links[link] = replace(links[link], propagation_delay_s=links[link].propagation_delay_s + extra_s)
+    return replace(network, links=tuple(links))
+
+
+TRUTH = slower(NETWORK, LINK, 0.1)
+
+
+def corrected(calibration: Calibration, network: Network = NETWORK, traffic: Traffic = TRAFFIC) -> Corrected:
+    """One window's prediction."""
+    return calibration.correct(network, traffic, MODEL.predict(network, traffic))
+
+
+def measured(truth: Network, seed: int, noise: float = 0.003) -> Floats:
+    """The delays of one window, [P], with a lognormal error."""
+    strays = np.random.default_rng(seed).normal(0.0, noise, truth.path_count)
+    return MODEL.predict(truth, TRAFFIC).mean_s * np.exp(strays)
+
+
+def one_way(mean_s: Floats, count: Floats | None = None) -> Reading:
+    """All of it measured, on 1,000 packets each unless told."""
+    return Reading(MeasuredDelays("one-way", mean_s, np.full(len(mean_s), 1e3) if count is None else count))
+
+
+def learnt(windows: int, truth: Network = TRUTH, rules: CalibrationRules | None = None) -> Calibration:
+    """What so many windows teach of the lab."""
+    calibration = Calibration(NETWORK, rules)
+    for seed in range(windows):
+        calibration.learn(corrected(calibration), [one_way(measured(truth, seed))])
+    return calibration
+
+
+def error(prediction: PathPrediction, truth: Network = TRUTH) -> float:
+    """The largest relative error against the noiseless truth."""
+    return float(np.abs(prediction.mean_s / MODEL.predict(truth, TRAFFIC).mean_s - 1).max())
+
+
+# ------------------------------------------------------------------------------------- what is learnt
+
+
+def test_a_calibration_that_learnt_nothing_says_what_the_model_says() -> None:
+    """Delay, jitter, loss and interval are the model's own to rounding."""
+    said, window = MODEL.predict(NETWORK, TRAFFIC), corrected(Calibration(NETWORK))
+    for name in ("mean_s", "jitter_s", "loss", "log_width", "link_utilisation"):
+        np.testing.assert_allclose(getattr(window.prediction, name), getattr(said, name), rtol=1e-12)
+
+
+@pytest.mark.parametrize("extra_s", [0.002, 0.02, 0.3])
+def test_whatever_is_off_from_the_start_is_taken_for_the_network(extra_s: float) -> None:
+    """A link nobody measured before is learnt at once, from 400 km of fibre to a satellite."""
+    truth = slower(NETWORK, LINK, extra_s)
+    calibration = learnt(3, truth)
+    assert error(corrected(calibration).prediction, truth) < 0.02
+    assert calibration.links.offset_s[LINK] == pytest.approx(extra_s, rel=0.1)
+
+
+def test_what_lasts_longer_than_the_patience_is_how_the_network_is_now() -> None:
+    """A change is left alone for as many windows as the rules say, and then learnt within two."""
+    calibration = Calibration(NETWORK, CalibrationRules(patience_windows=6))
+    offsets = []
+    for seed in range(20):
+        truth = TRUTH if seed >= 10 else NETWORK
+        calibration.learn(corrected(calibration), [one_way(measured(truth, seed))])
+        offsets.append(calibration.links.offset_s[LINK])
+    assert np.abs(offsets[:16]).max() < 1e-3
+    assert offsets[17] == pytest.approx(0.1, rel=0.02)
+
+
+def test_a_probe_that_lies_teaches_nothing() -> None:
+    """One path measured ten times too slow moves no prediction by more than 0.2 %."""
+    honest, fooled = learnt(10, NETWORK), learnt(10, NETWORK)
+    wrong = measured(NETWORK, 10)
+    wrong[40] *= 10
+    honest.learn(corrected(honest), [one_way(measured(NETWORK, 10))])
+    fooled.learn(corrected(fooled), [one_way(wrong)])
+    a, b = corrected(honest).prediction.mean_s, corrected(fooled).prediction.mean_s
+    assert np.abs(a / b - 1).max() < 2e-3
+
+
+def test_round_trips_of_probes_teach_too() -> None:
+    """From round trips of small probes alone, what probes should read comes out right."""
+    both = slower(TRUTH, NETWORK.link_names.index(turned(LINK)), 0.1)
+    calibration, silent = Calibration(NETWORK), np.zeros(PATHS)
+    source, destination = NETWORK.ends
+    back = np.array(
+        [
+            NETWORK.path_index(NETWORK.nodes[d], NETWORK.nodes[s])
+            for s, d in zip(source, destination, strict=True)
+        ]
+    )
+    for seed in range(3):
+        way = measured(both, seed)
+        probes = MeasuredDelays("round-trip", way + way[back], silent + 100, packet_bits=8_000.0)
+        calibration.learn(corrected(calibration), [Reading(probes)])
+    said, true = corrected(calibration).prediction.mean_s, MODEL.predict(both, TRAFFIC).mean_s
+    assert np.abs((said + said[back]) / (true + true[back]) - 1).max() < 0.02
+
+
+def turned(link: int) -> str:
+    """The name of the link in the other direction."""
+    one = NETWORK.links[link]
+    return f"{one.target}->{one.source}"
+
+
+def test_probes_of_flows_are_refused() -> None:
+    """Where several flows share a path, a probe cannot be set beside one of them: the error says so."""
+    flows = replace(TRAFFIC, path=np.arange(PATHS))
+    calibration = Calibration(NETWORK)
+    probes = MeasuredDelays("one-way", measured(TRUTH, 0), np.full(PATHS, 9.0), packet_bits=800.0)
+    with pytest.raises(TopologyError, match="canonical path"):
+        calibration.learn(corrected(calibration, traffic=flows), [Reading(probes)])
+
+
+def test_flows_teach_as_the_paths_they_take() -> None:
+    """Two flows on every path, told by path, teach what one flow a path does."""
+    twice = np.tile(np.arange(PATHS), 2)
+    half = Traffic(bps=TRAFFIC.bps[twice] / 2, pps=TRAFFIC.pps[twice] / 2, path=twice)
+    calibration = Calibration(NETWORK)
+    for seed in range(3):
+        window = corrected(calibration, traffic=half)
+        calibration.learn(window, [one_way(measured(TRUTH, seed)[twice])])
+    assert error(corrected(calibration).prediction) < 0.02
+
+
+def test_the_ridge_is_solved() -> None:
+    """Conjugate gradients find what a dense solver finds, to the tolerance they promise."""
+    rng, paths = np.random.default_rng(5), NETWORK.paths
+    late, variance = rng.normal(0, 1e-3, PATHS), rng.uniform(0.5, 2, len(NETWORK.links)) * 1e-6
+    precision = rng.uniform(0.5, 2, PATHS) * 1e8
+    a = np.zeros((PATHS, len(NETWORK.links)))
+    a[paths.hop_path, paths.links] = 1.0
+    dense = np.linalg.solve(a.T @ (precision[:, None] * a) + np.diag(1 / variance), a.T @ (precision * late))
+    found = explain(paths.links, paths.offsets, late, precision, variance)
+    np.testing.assert_allclose(found, dense, atol=1e-3 * np.abs(dense).max())
+    np.testing.assert_allclose(along(paths.links, paths.offsets, found), a @ found, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------ what is missing
+
+
+def test_missing_and_impossible_measurements_never_make_a_nan() -> None:
+    """Gaps, NaN, infinity, zero, negative delays and silence leave all state and predictions finite."""
+    rng, calibration = np.random.default_rng(0), Calibration(NETWORK)
+    wrong = np.array([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e9, 1e-12])
+    silence = Traffic(bps=np.zeros(PATHS), pps=np.zeros(PATHS))
+    for seed in range(30):
+        traffic = silence if seed % 5 == 4 else TRAFFIC
+        mean_s = measured(TRUTH, seed)
+        bad = rng.random(PATHS) < rng.random()
+        mean_s[bad] = rng.choice(wrong, int(bad.sum()))
+        count = rng.choice([0.0, 1.0, 50.0, np.nan], PATHS)
+        window = corrected(calibration, traffic=traffic)
+        calibration.learn(window, [one_way(mean_s, count)])
+        for values in (window.prediction.mean_s, window.prediction.jitter_s, window.prediction.log_width):
+            assert np.isfinite(values).all()
+            assert (values >= 0).all()
+        for array in (*calibration.links.arrays.values(), *calibration.paths.arrays.values()):
+            assert np.isfinite(array.astype(np.float64)).all()
+
+
+def test_nothing_measured_teaches_nothing() -> None:
+    """No reading, an empty one, or one that nobody trusts: false, and the state keeps its bytes."""
+    calibration = learnt(2)
+    before, window = calibration.dump(), corrected(calibration)
+    mean_s = measured(TRUTH, 5)
+    distrusted = Reading(one_way(mean_s).measured, trusted=np.zeros(PATHS, dtype=np.bool_))
+    for readings in ([], [one_way(mean_s, np.zeros(PATHS))], [distrusted]):
+        assert not calibration.learn(window, readings)
+    assert calibration.dump() == before
+
+
+# --------------------------------------------------------------------------- the same again, and apart
+
+
+def test_equal_windows_make_equal_bytes_whatever_the_order_of_the_readings() -> None:
+    """Two runs agree to the bit, also where each names the methods in another order."""
+    probes = Reading(MeasuredDelays("one-way", measured(TRUTH, 99), np.full(PATHS, 20.0), packet_bits=800.0))
+    one, other = Calibration(NETWORK), Calibration(NETWORK)
+    for seed in range(4):
+        flows = one_way(measured(TRUTH, seed))
+        one.learn(corrected(one), [flows, probes])
+        other.learn(corrected(other), [probes, flows])
+    assert one.dump() == other.dump()
+
+
+def test_a_window_teaches_once() -> None:
+    """A window that comes twice, or was corrected before another taught, is refused and changes nothing."""
+    calibration = learnt(2)
+    first, second = corrected(calibration), corrected(calibration)
+    assert calibration.learn(first, [one_way(measured(TRUTH, 7))])
+    before = calibration.dump()
+    assert not calibration.learn(first, [one_way(measured(TRUTH, 7))])
+    assert not calibration.learn(second, [one_way(measured(TRUTH, 8))])
+    assert calibration.dump() == before
+
+
+def test_asking_teaches_nothing() -> None:
+    """A calibrated model answers what-ifs, of other topologies too, and the state keeps its bytes."""
+    calibration = learnt(3)
+    before, calibrated = calibration.dump(), Calibrated(MODEL, calibration)
+    assert error(calibrated.predict(NETWORK, TRAFFIC)) < 0.02
+    assert error(calibrated.predict(renumbered(NETWORK), TRAFFIC)) < 0.02
+    assert calibration.dump() == before
+    assert calibrated.name == MODEL.name
+
+
+# ----------------------------------------------------------------------------------- topology, bytes
+
+
+def renumbered(network: Network) -> Network:
+    """The same network with its links in the other order."""
+    last = len(network.links) - 1
+    next_link = np.where(network.next_link >= 0, last - network.next_link, -1).astype(np.int16)
+    return Network(nodes=network.nodes, links=network.links[::-1], next_link=next_link)
+
+
+def test_links_and_paths_are_followed_by_name() -> None:
+    """In a network whose links come in another order every prediction stays what it was."""
+    calibration = learnt(5)
+    before = corrected(calibration).prediction.mean_s
+    after = corrected(calibration, renumbered(NETWORK)).prediction.mean_s
+    np.testing.assert_allclose(after, before, rtol=1e-9)
+    assert calibration.links.offset_s[::-1][LINK] == pytest.approx(0.1, rel=0.02)
+
+
+def test_a_lost_link_takes_its_own_and_no_more_along() -> None:
+    """Links that stay keep what was learnt, new ways start afresh, and a link that returns does too."""
+    calibration = learnt(5)
+    offsets = dict(zip(NETWORK.link_names, calibration.links.offset_s, strict=True))
+    factors = calibration.paths.factor
+    gone = {NETWORK.link_names[0], turned(0)}
+    links = [link for link in nsfnet().network().links if link.name not in gone]
+    ways = {name: k for k, name in enumerate(link.name for link in links)}
+    old = NETWORK.next_link
+    keeps = np.array([-1 if name in gone else ways[name] for name in NETWORK.link_names] + [-1])
+    network = Network(NETWORK.nodes, tuple(links), keeps[old].astype(np.int16))
+    calibration.move_to(network)
+    assert calibration.links.offset_s.tolist() == [offsets[name] for name in network.link_names]
+    same = network.paths.lengths > 0
+    assert calibration.paths.factor[same].tolist() == factors[same].tolist()
+    assert (~same).any()
+    assert (calibration.paths.factor[~same] == 1).all()
+    calibration.move_to(NETWORK)
+    assert calibration.links.offset_s[0] == 0.0
+    assert calibration.links.offset_s[LINK] == offsets[NETWORK.link_names[LINK]]
+
+
+def test_a_window_of_a_topology_since_left_teaches_nothing() -> None:
+    """Its links have other numbers by now: it is refused."""
+    calibration = learnt(2)
+    window = corrected(calibration)
+    calibration.move_to(renumbered(NETWORK))
+    before = calibration.dump()
+    assert not calibration.learn(window, [one_way(measured(TRUTH, 9))])
+    assert calibration.dump() == before
+
+
+def test_bytes_are_read_on_another_topology_by_name() -> None:
+    """Loaded where the links come in another order, every link has its own."""
+    calibration = learnt(5)
+    loaded = Calibration.load(calibration.dump(), renumbered(NETWORK))
+    assert loaded.links.offset_s[::-1].tolist() == calibration.links.offset_s.tolist()
+
+
+def test_damaged_bytes_say_so() -> None:
+    """Cut short, changed or empty: DecodeError, and what to do."""
+    blob = learnt(1).dump()
+    for damaged in (b"", blob[:-5], blob[:40] + b"\x00\x01" + blob[42:]):
+        with pytest.raises(DecodeError, match="start without it"):
+            Calibration.load(damaged, NETWORK)
+
+
+# ------------------------------------------------------------------------------------------ intervals
+
+
+@pytest.mark.parametrize("strays", [0.5, 2.5])
+def test_intervals_adapt_until_they_cover_what_they_promise(strays: float) -> None:
+    """Where measurements stray half or two and a half times as far as the model believes, 90 % end inside."""
+    calibration, inside = Calibration(NETWORK), []
+    noise = strays * float(np.median(MODEL.predict(NETWORK, TRAFFIC).log_width)) / 1.645
+    for seed in range(400):
+        mean_s, window = measured(NETWORK, seed, noise), corrected(calibration)
+        off = np.abs(np.log(mean_s / window.prediction.mean_s))
+        inside.append(float((off <= window.prediction.log_width).mean()))
+        calibration.learn(window, [one_way(mean_s)])
+    assert abs(np.mean(inside[:5]) - 0.9) > 0.07
+    assert np.mean(inside[-50:]) == pytest.approx(0.9, abs=0.03)
