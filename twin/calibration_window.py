@@ -214,7 +214,7 @@ class Solver:
         """Under other variances of the links and without some rows; also the deviations as solved, [L]."""
         rows, flows = self.rows, self.hops
         step = ceil(len(rows.flow) / MOST_ROWS)
-        few = slice(self.turn % step, None, step)
+        few = np.arange(self.turn % step, len(rows.flow), step)
         links, offsets = crossed(flows.links, flows.offsets, rows.flow[few], rows.back[few])
         late = rows.measured_s - rows.expected_s
         precision = np.where(ignored, 0.0, 1.0 / self.noise)[few]
