@@ -80,10 +80,12 @@ def load(
     path: Path | None = None, *, name: str = "routenet", device: str = "cpu", threads: int | None = None
 ) -> RouteNet:
     """The model of a checkpoint file; without one, the model ``name`` that is shipped with the package."""
-    if path is not None:
-        return RouteNet(read_checkpoint(path), device=device, threads=threads)
-    with resources.as_file(resources.files("twin") / "weights" / f"{name}.npz") as shipped:
-        return RouteNet(read_checkpoint(shipped), device=device, threads=threads)
+    return RouteNet(read_checkpoint(path or shipped(name)), device=device, threads=threads)
+
+
+def shipped(name: str) -> Path:
+    """The file of a checkpoint that comes with the package: routenet, rnn, testbed."""
+    return Path(str(resources.files("twin") / "weights" / f"{name}.npz"))
 
 
 def prior_of(checkpoint: Checkpoint) -> Prior:

@@ -13,7 +13,13 @@ from rich.table import Table
 
 from ndtwin.commands.common import JsonOption, print_json, say
 from ndtwin.commands.figures import FigureRun, make_figure
-from ndtwin.commands.loading import CheckpointOption, ModelOption, load_models, predictors
+from ndtwin.commands.loading import (
+    ALL_MODELS,
+    CheckpointOption,
+    ModelOption,
+    load_models,
+    predictors,
+)
 from ndtwin.commands.train import DataOption, progress_bars
 from twin.errors import UsageError
 
@@ -81,12 +87,15 @@ def _judge(
     """The report of :func:`twin.evaluation.evaluate`, with the models that could not be loaded."""
     from twin.evaluation import READERS
     from twin.evaluation import evaluate as run
+    from twin.inference import shipped
     from twin.samples import Dropped
 
     if kind not in READERS:
         raise UsageError(f"no format {kind!r}: choose one of {', '.join(READERS)}")
     if not dataset.exists():
         raise UsageError(f"{dataset}: no such file or folder")
+    if kind == "testbed" and checkpoint is None and "routenet" in (names or ALL_MODELS):
+        checkpoint = shipped("testbed")  # the weights that were tuned on that hardware
     models, skipped = load_models(names, checkpoint)
     dropped = Dropped()
     with progress_bars() as progress:
