@@ -149,6 +149,27 @@ def test_flows_teach_as_the_paths_they_take() -> None:
     assert error(corrected(calibration).prediction) < 0.02
 
 
+def test_no_link_gets_faster_than_light_allows() -> None:
+    """Where too much propagation was told, offsets take back no more than that; delays stay positive."""
+    links = [replace(link, propagation_delay_s=0.0, capacity_bps=1e9) for link in NETWORK.links]
+    calibration = learnt(20, replace(NETWORK, links=tuple(links)))
+    assert (calibration.links.offset_s >= -NETWORK.propagation_delay_s * (1 + 1e-6)).all()
+    assert (corrected(calibration).prediction.mean_s > 0).all()
+
+
+def test_a_path_learns_what_its_links_do_not_explain() -> None:
+    """A path 3 % slower than its links say ends within 1 % of what is measured, and its links stay."""
+    calibration = Calibration(NETWORK)
+    path = int(np.argmax(NETWORK.paths.lengths))
+    for seed in range(60):
+        mean_s = measured(NETWORK, seed)
+        mean_s[path] *= 1.03
+        calibration.learn(corrected(calibration), [one_way(mean_s)])
+    true = MODEL.predict(NETWORK, TRAFFIC).mean_s
+    true[path] *= 1.03
+    assert corrected(calibration).prediction.mean_s == pytest.approx(true, rel=0.01)
+
+
 def test_the_ridge_is_solved() -> None:
     """Conjugate gradients find what a dense solver finds, to the tolerance they promise."""
     rng, paths = np.random.default_rng(5), NETWORK.paths
