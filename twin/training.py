@@ -114,8 +114,15 @@ class Simulated:
         return self._gather(VALIDATION_SEED, {name: min(most, max(4, n // 6)) for name, n in parts})
 
     def calibration(self) -> Iterator[Sample]:
-        """What the intervals are made of."""
-        return self._gather(CALIBRATION_SEED, self.recipe.calibration)
+        """What the intervals are made of.
+
+        The mean of a live window is noisy, and its interval must hold the noise too: nothing is taken off the
+        errors of windows. A steady state has no noise but that of its simulation, which is.
+        """
+        for name, count in self.recipe.calibration.items():
+            for sample in self._gather(CALIBRATION_SEED, {name: count}):
+                windowed = SLICES[name].windows > 0
+                yield replace(sample, noise=np.zeros_like(sample.noise)) if windowed else sample
 
     def _gather(self, first: int, counts: Mapping[str, int]) -> Iterator[Sample]:
         return gather(self.run, {name: range(first, first + count) for name, count in counts.items()})
