@@ -50,7 +50,9 @@ def get(loop: Loop, path: str) -> object:
 def firings(loop: Loop) -> dict[str, int]:
     """Fingerprint → how often its alert has fired. What was pending only has alerted nobody."""
     lives = loop.store.alerts()
-    count = {life.alert.fingerprint: [state for state, _ in life.transitions].count("firing") for life in lives}
+    count = {
+        life.alert.fingerprint: [state for state, _ in life.transitions].count("firing") for life in lives
+    }
     return {fingerprint: times for fingerprint, times in count.items() if times}
 
 
