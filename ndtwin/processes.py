@@ -16,6 +16,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,6 +101,18 @@ class Child:
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_CEILING_S)
         ended = f"{self.name} ended with {describe_exit(self.exit_code)}"
         return f"{ended}; next try in {pause_s:.0f} s; {last_line(self.log)}"
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stand still (SIGSTOP) for a moment, and go on where it was; what it is sent waits in the kernel."""
+        process = self._process if self.alive else None
+        if process is not None:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if process is not None:
+                process.send_signal(signal.SIGCONT)
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""

@@ -7,6 +7,8 @@ lab, then the broker.
 The embedded broker keeps every record in memory. When it grows past its cap the supervisor stops the
 services, carries over what consumers need to go on (:mod:`ndtwin.carry`), restarts the broker and starts the
 services again: a gap of some seconds, said aloud, instead of a machine that runs out of memory after days.
+The collectors alone are not stopped, only paused while there is no broker: what devices send meanwhile waits
+in their sockets, what they had not delivered waits in their queue, so no window lacks telemetry.
 """
 
 from __future__ import annotations
@@ -106,27 +108,32 @@ class Supervisor:
             self._restart_broker(carry=True)
 
     def _restart_broker(self, *, carry: bool) -> None:
-        assert self.broker is not None
         began_s = time.monotonic()
-        self._stop_services()
+        self._stop_services(leave=("collect",))
+        with self.children["collect"].paused():
+            self._renew_broker(carry=carry)
+        for child in self._services():
+            if not child.alive:
+                child.start()
+        self._note(f"broker and services run again after {time.monotonic() - began_s:.1f} s")
+
+    def _renew_broker(self, *, carry: bool) -> None:
+        """A fresh broker with the topics and what is carried over."""
+        assert self.broker is not None
         kept = carry_over(self.settings.bootstrap) if carry else None
-        self.broker.stop()
-        self.broker.start()
+        self.broker.restart()
         self.broker_restarts += 1
         ensure_topics(self.settings.bootstrap, self.settings.broker.partitions)
         if kept is not None:
             kept.write(self.settings.bootstrap)
-        for child in self._services():
-            child.start()
-        self._note(f"broker and services run again after {time.monotonic() - began_s:.1f} s")
 
     def _services(self) -> list[Child]:
         """Everything that talks to Kafka, in start order; the lab talks to nobody and goes on."""
         return [child for name, child in self.children.items() if name != "lab"]
 
-    def _stop_services(self) -> None:
+    def _stop_services(self, leave: tuple[str, ...] = ()) -> None:
         """All at once, but the archive last, so that it takes what the others left."""
-        services = self._services()
+        services = [child for child in self._services() if child.name not in leave]
         self._stop_together([child for child in services if child.name != "archive"])
         self._stop_together([child for child in services if child.name == "archive"])
 

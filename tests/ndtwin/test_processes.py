@@ -73,6 +73,20 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     assert not child.alive
 
 
+def test_a_paused_child_stands_still_and_goes_on(tmp_path: Path) -> None:
+    """Paused it is stopped but not ended; afterwards the same process runs."""
+    child = Child("clock", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log")
+    child.start()
+    process = psutil.Process(child.pid)
+    with child.paused():
+        wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
+        assert child.alive
+    wait_for(lambda: process.status() != psutil.STATUS_STOPPED)
+    assert child.pid == process.pid
+    child.ask_to_stop()
+    assert child.wait_stopped()
+
+
 def test_no_child_outlives_a_killed_parent(tmp_path: Path) -> None:
     """kill -9 of the supervisor leaves no orphan: the kernel ends the child."""
     code = (
