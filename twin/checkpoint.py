@@ -53,7 +53,7 @@ class RouteNetConfig:
     prior: str = "mg1k"  # key of twin.inference.PRIORS
     state: int = 16
     hidden: int = 24
-    iterations: int = 3
+    iterations: int = 2
     heads: int = 3  # of the ensemble on the wait
     limit: float = 4.0  # a correction stays within exp(±limit)
     ln_scale: float = -3.0  # ln of the error to expect before anything is learnt: 5 %

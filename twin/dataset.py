@@ -97,7 +97,7 @@ def _steady(scenario: Scenario, conditions: Conditions, seed: int) -> Sample:
     return Sample(
         name=f"{seed}",
         network=network,
-        traffic=traffic_of(network, flows, pps * bits, pps),
+        traffic=traffic_of(network, flows, pps * bits, pps, duration_s),
         mean_s=np.where(labelled, seen.mean_s, 0.0),
         std_s=np.where(labelled, seen.std_s, 0.0),
         loss=seen.loss,
@@ -117,12 +117,12 @@ def _windows(scenario: Scenario, conditions: Conditions, seed: int) -> Iterator[
         count, mean_s, std_s, noise = _delays(simulator, begins_s, conditions.window_s)
         after = _counters(simulator)
         sent, octets, lost, delivered = after - before
-        before = after
+        before, lasts_s = after, conditions.window_s
         labelled = (count >= MIN_PACKETS) & (std_s > 0) & np.isfinite(noise)
         yield Sample(
             name=f"{seed}, window {window}",
             network=network,
-            traffic=traffic_of(network, flows, 8 * octets / conditions.window_s, sent / conditions.window_s),
+            traffic=traffic_of(network, flows, 8 * octets / lasts_s, sent / lasts_s, lasts_s),
             mean_s=np.where(labelled, mean_s, 0.0),
             std_s=np.where(labelled, std_s, 0.0),
             loss=lost / np.maximum(lost + delivered, 1.0),

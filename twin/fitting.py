@@ -4,8 +4,10 @@ The loss is Huber's on ln(predicted ÷ measured) of queueing + transmission dela
 would only hide errors), near-absolute, so that it minimises what MAPE measures without its bias towards low
 predictions. Flows whose label is noise count less, and a sample counts as the square root of its flows, so
 that neither the largest nor the smallest networks have it all. Every head of the ensemble weighs the samples
-with its own Poisson(1) numbers (the bootstrap). Jitter and loss follow with smaller weights, and the scale of
-the error is fitted by the likelihood of a Laplace law, without touching what it is the scale of.
+with its own Poisson(1) numbers (the bootstrap). Jitter and loss follow with smaller weights. The scale of the
+error is the quantile that intervals need (:data:`twin.intervals.COVERAGE`) of |ln(predicted ÷ measured)|
+beyond what the label is uncertain by, fitted by quantile regression (Koenker and Bassett, Econometrica 46,
+1978) on the logarithm, without touching what it is the scale of.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import swa_utils
 from torch_geometric.loader import DataLoader
 
 from twin.errors import CheckpointError
 from twin.features import Features
+from twin.intervals import COVERAGE, LABEL_Z
+from twin.network import Floats
 from twin.recipes import Recipe
 from twin.routenet import FlowGraph, RouteNetModule, to_graph
 from twin.samples import Sample
@@ -32,14 +37,15 @@ from twin.samples import Sample
 HUBER = 0.1  # ln; beyond it the loss is absolute
 NOISE = 0.1  # ln; a label this uncertain counts half
 LOSS_FLOOR = 1e-3
-JITTER_WEIGHT, LOSS_WEIGHT, SCALE_WEIGHT = 0.3, 0.1, 0.02
+LEAST_ERROR = 1e-3  # ln; a model is never surer than this
+JITTER_WEIGHT, LOSS_WEIGHT, SCALE_WEIGHT = 0.3, 0.1, 0.05
 AVERAGING = 0.995  # a step, of the weights that are kept
 MOST_RELATIVE = 2.0  # beyond a factor of three a flow pulls no harder
 
 
 def labelled_graph(sample: Sample, features: Features, heads: int, seed: int) -> FlowGraph:
     """The graph of a sample and its labels, [F] each: y, y_std and fixed (propagation), all ÷ transmission;
-    y_loss and weight; own [F, heads]."""
+    y_loss, weight and noise (what errors of ln y may owe to the label); own [F, heads]."""
     graph = to_graph(features)
     queueing = sample.mean_s - features.propagation_s
     measured = sample.labelled & (queueing > 0) & features.routed
@@ -53,10 +59,16 @@ def labelled_graph(sample: Sample, features: Features, heads: int, seed: int) ->
     graph.y_std = torch.from_numpy(np.where(jittered, sample.std_s / seconds, 1.0))
     graph.y_loss = torch.from_numpy(sample.loss)
     graph.weight = torch.from_numpy(weight / np.sqrt(max(total, 1.0)))
-    graph.noise = torch.from_numpy(np.where(measured, sample.noise, 0.0))
+    graph.noise = torch.from_numpy(LABEL_Z * sampling_noise(sample, seconds=queueing, known=measured))
     graph.jittered = torch.from_numpy(jittered)
     graph.own = torch.from_numpy(np.tile(draws, (len(weight), 1)))
     return graph
+
+
+def sampling_noise(sample: Sample, *, seconds: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Standard error of every label as a share of ``seconds``, [F], were its packets independent."""
+    part = sample.std_s / (np.where(known, seconds, 1.0) * np.sqrt(np.maximum(sample.count, 1.0)))
+    return np.asarray(np.where(known, part, 0.0))
 
 
 def relative_error(ratio: Tensor) -> Tensor:
@@ -65,8 +77,8 @@ def relative_error(ratio: Tensor) -> Tensor:
 
 
 def fitting_loss(module: RouteNetModule, graph: FlowGraph, *, relative: bool = False) -> Tensor:
-    """Weighted loss of delay (Huber's on its logarithm, or ``relative``), jitter and loss, and the likelihood
-    of the errors' scale."""
+    """Weighted loss of delay (Huber's on its logarithm, or ``relative``), jitter and loss, and the
+    quantile of the errors."""
     said = module(graph)
     huber = nn.HuberLoss(reduction="none", delta=HUBER)
     fixed = graph.fixed.unsqueeze(1) if relative else 0.0
@@ -80,8 +92,8 @@ def fitting_loss(module: RouteNetModule, graph: FlowGraph, *, relative: bool = F
     each = each + JITTER_WEIGHT * graph.jittered * of(said.jitter / graph.y_std)
     each = each + LOSS_WEIGHT * graph.jittered * of((said.loss + LOSS_FLOOR) / (graph.y_loss + LOSS_FLOOR))
     error = (said.delays.detach().mean(dim=1) / graph.y).log() ** 2 - graph.noise**2  # the model's own part
-    error = error.clamp(min=0).sqrt()
-    each = each + SCALE_WEIGHT * (error * (-said.ln_scale).exp() + said.ln_scale)
+    short = 0.5 * error.clamp(min=LEAST_ERROR**2).log() - said.ln_scale
+    each = each + SCALE_WEIGHT * torch.maximum(COVERAGE * short, (COVERAGE - 1) * short)
     weighted: Tensor = (graph.weight * each).sum() / graph.weight.sum().clamp(min=1e-9)
     return weighted
 

@@ -55,7 +55,11 @@ class StateView:
         topology, network = self._topology_of(update)
         n = len(network.nodes)
         paths, links = n * (n - 1), len(network.links)
-        traffic = Traffic(bps=_sized(update.traffic_bps, paths), pps=_sized(update.traffic_pps, paths))
+        traffic = Traffic(
+            bps=_sized(update.traffic_bps, paths),
+            pps=_sized(update.traffic_pps, paths),
+            observed_s=(update.window_end_ns - update.window_start_ns) * 1e-9,
+        )
         loads = [
             _sized(b, links) for b in (update.link_load_bps, update.link_load_pps, update.link_drops_pps)
         ]

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from twin.network import Floats, Ints
 from twin.scheduling import POLICIES
 
 COVERAGE = 0.9
+LABEL_Z = NormalDist().inv_cdf((1 + COVERAGE) / 2)  # standard errors that hold a label so often
 SIZE_EDGES = (25, 50, 100, 200)  # nodes
 LOAD_EDGES = (0.3, 0.5, 0.7, 0.85, 1.0)
 GROUPS = (len(SIZE_EDGES) + 1, len(POLICIES), len(LOAD_EDGES) + 1)

@@ -259,6 +259,7 @@ class Traffic:
     service_class: Ints | None = None  # [F] 0 … CLASSES − 1; None: all of class 0
     size_scv: Floats | None = None  # [F] squared variation of packet sizes; None: a model's own default
     variability: Variability | None = None  # None: Poisson
+    observed_s: float | None = None  # how long rates and delays are averaged; None: in the limit
 
     @cached_property
     def mean_packet_bits(self) -> Floats:

@@ -25,7 +25,7 @@ given is that mean, and gaps that do not vary while on; no measured rate enters.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -105,7 +105,8 @@ class _Container:
         cells = results_of(text["simulationResults.txt"], len(network.nodes))
         _check_conservation(network, flows, cells, text["linkUsage.txt"])
         rows, own = _of_flows(flows, cells, text.get("flowSimulationResults.txt"), self.dropped)
-        sample = Sample(name, network, flows.traffic, **_labels(rows, own, simulated_s, self.dropped))
+        traffic = replace(flows.traffic, observed_s=simulated_s)
+        sample = Sample(name, network, traffic, **_labels(rows, own, simulated_s, self.dropped))
         check_sample(sample)
         return sample
 

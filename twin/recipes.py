@@ -53,6 +53,18 @@ SLICES = {
     "mixed-long": replace(
         _MIXED, topologies=("sparse", "ring"), nodes=(10, 30), active=(0.05, 0.7), packets=1500.0
     ),
+    # Only far nodes exchange anything: ways of up to 20 hops, and few flows on a link.
+    "far": replace(
+        _POISSON,
+        topologies=("power-law", "sparse"),
+        nodes=(30, 90),
+        farthest=(0.01, 0.2),
+        active=(0.3, 1.0),
+        packets=2000.0,
+    ),
+    # About saturation and beyond.
+    "busy": replace(_MIXED, worst_load=(0.7, 1.4), packets=2000.0),
+    "busy-50": replace(_MIXED, worst_load=(0.7, 1.4), nodes=(40, 60), packets=800.0),
     # For tests of the training itself.
     "smoke": Conditions(windows=2, window_s=4.0, arrivals=(("on-off", 1.0),)),
     "smoke-mixed": replace(_MIXED, nodes=(6, 8), packets=300.0),
@@ -90,17 +102,17 @@ class Recipe:
 
 
 _UNIVERSAL = Recipe(
-    "universal-1",
+    "universal-2",
     {
-        "mixed": 1200, "mixed-50": 100, "mixed-100": 16, "mixed-long": 120, "poisson": 160, "poisson-75": 12,
-        "long": 160, "random": 120, "lab": 80,
+        "mixed": 1200, "mixed-50": 100, "mixed-100": 16, "mixed-long": 120, "busy": 240, "busy-50": 40,
+        "poisson": 160, "poisson-75": 12, "long": 160, "far": 240, "random": 120, "lab": 80,
     },
     {
-        "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 4, "mixed-300": 2, "mixed-long": 24,
-        "poisson": 24, "poisson-75": 8, "long": 24, "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24,
-        "geant2": 12, "gbn": 12,
+        "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 6, "mixed-300": 4, "mixed-long": 24,
+        "busy": 40, "busy-50": 16, "poisson": 24, "poisson-75": 8, "long": 24, "far": 40, "random": 24,
+        "lab": 24, "large": 12, "nsfnet-bursty": 24, "geant2": 12, "gbn": 12,
     },
-    epochs=24,
+    epochs=32,
     validation=24,
 )  # fmt: skip
 RECIPES = {
@@ -117,7 +129,7 @@ RECIPES = {
         _UNIVERSAL,
         replace(
             _UNIVERSAL,
-            name="rnn-1",
+            name="rnn-2",
             epochs=12,
             config=RouteNetConfig(name="rnn", prior="unqueued", iterations=1),
         ),

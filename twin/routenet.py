@@ -87,7 +87,7 @@ class RouteNetModule(nn.Module):
     so that an untrained network *is* the queueing model (its last layer starts at zero); (2) all inputs are
     dimensionless and clamped to what training saw; (3) messages to a queue are weighted by each flow's share
     of its packets, so that their sum does not grow with the size of the network; (4) a link is the
-    load-weighted mean of its queues, not a GRU over them; their order is a feature; (5) T = 3 and 16-d
+    load-weighted mean of its queues, not a GRU over them; their order is a feature; (5) T = 2 and 16-d
     states, as the prior already knows the loads; (6) the wait has several heads on one trunk, each trained on
     a resampling of the data of its own (bootstrap; Lee et al., arXiv 1511.06314), and h_f also tells the
     error to expect."""

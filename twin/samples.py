@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from twin.models import check_traffic
 from twin.network import Floats, Ints, Link, Network, Paths, Traffic, Variability
 from twin.scheduling import POLICIES, Scheduling
 
-FORMAT = "ndtwin-samples-1"
+FORMAT = "ndtwin-samples-2"
 Arrays = Mapping[str, NDArray[Any]]
 
 LABELS = ("mean_s", "std_s", "loss", "count", "noise")
@@ -153,6 +153,8 @@ def _flow_arrays(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
     if any(own.keys() != columns[0].keys() for own in columns):
         raise ValueError("the samples of a file know the same things of their traffic")
     arrays = {name: np.concatenate([own[name] for own in columns]) for name in columns[0]}
+    observed_s = [sample.traffic.observed_s for sample in samples]
+    arrays["observed_s"] = np.array([np.nan if lasted is None else lasted for lasted in observed_s])
     arrays["names"] = np.array([sample.name for sample in samples], dtype=np.str_)
     arrays["flow_offsets"] = np.cumsum([0, *(len(sample.traffic.bps) for sample in samples)], dtype=np.int64)
     return arrays
@@ -217,7 +219,9 @@ def _samples_of(arrays: Arrays) -> Iterator[Sample]:
     for index, name in enumerate(arrays["names"]):
         flows = slice(int(offsets[index]), int(offsets[index + 1]))
         labels = {label: _reals(arrays[label][flows]) for label in LABELS}
-        sample = Sample(name=str(name), network=network, traffic=_traffic_of(arrays, flows), **labels)
+        lasted = float(arrays["observed_s"][index])
+        traffic = replace(_traffic_of(arrays, flows), observed_s=None if np.isnan(lasted) else lasted)
+        sample = Sample(name=str(name), network=network, traffic=traffic, **labels)
         check_sample(sample)
         yield sample
 

@@ -43,6 +43,7 @@ class Conditions:
     arrivals: tuple[tuple[str, float], ...] = (("poisson", 0.5), ("modulated", 0.3), ("on-off", 0.2))
     scheduled: float = 0.75  # mixed: share of nodes with a multi-queue scheduler
     active: tuple[float, float] = (1.0, 1.0)  # mixed: share of the pairs of nodes that exchange anything
+    farthest: tuple[float, float] = (1.0, 1.0)  # mixed: share of the pairs, the farthest, that these are of
     window_s: float = 10.0
     windows: int = 4  # 0: one sample of the steady state
     warm_up_s: float = 5.0  # windows only; the steady state warms up a tenth of its time
@@ -65,7 +66,9 @@ def draw(conditions: Conditions, seed: int) -> Scenario:
     return DRAWS[conditions.draw](topology, conditions, rng)
 
 
-def traffic_of(network: Network, flows: list[Flow], bps: Floats, pps: Floats) -> Traffic:
+def traffic_of(
+    network: Network, flows: list[Flow], bps: Floats, pps: Floats, observed_s: float | None = None
+) -> Traffic:
     """The traffic matrix of flows that were seen to send so much; their other properties are known."""
     source, destination = (
         np.array([getattr(flow, end) for flow in flows]) for end in ("source", "destination")
@@ -79,6 +82,7 @@ def traffic_of(network: Network, flows: list[Flow], bps: Floats, pps: Floats) ->
         service_class=np.array([flow.service_class for flow in flows]),
         size_scv=np.array([flow.sizes.squared_variation for flow in flows]),
         variability=Variability(*np.array(kinds, dtype=np.float64).reshape(-1, 3).T),
+        observed_s=observed_s,
     )
 
 
@@ -232,6 +236,9 @@ def _mixed(topology: Topology, conditions: Conditions, rng: Generator) -> Scenar
     network = replace(network, next_link=shortest_paths(network.nodes, network.links, weights))
     sizes, pps = _mixed_flows(network, rng)
     pps = pps * (rng.random(len(pps)) < rng.uniform(*conditions.active))
+    if conditions.farthest[0] < 1:
+        hops = network.paths.lengths
+        pps = pps * (hops >= np.quantile(hops, 1 - rng.uniform(*conditions.farthest)))
     bps = pps * np.array([size.mean_bits for size in sizes])
     offered = link_load_bps(network, bps)
     network = replace(network, links=_mixed_links(network, offered, conditions, rng))

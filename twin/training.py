@@ -14,7 +14,6 @@ from importlib.metadata import version
 from itertools import islice
 from math import log
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from twin.evaluation import READERS
 from twin.features import Features, build_features, operating_point
 from twin.fitting import Fitting, labelled_graph
 from twin.inference import PRIORS, RouteNet, load
-from twin.intervals import COVERAGE, conformal, constant_intervals, group_of
+from twin.intervals import COVERAGE, LABEL_Z, conformal, constant_intervals, group_of
 from twin.network import Floats, Ints
 from twin.queueing import SIZE_SCV
 from twin.recipes import (
@@ -47,7 +46,6 @@ from twin.samples import Dropped, Sample
 # Half of what the Laplace law asks for, whose scale the expected error is: where labels are noisier than the
 # model, scores say nothing.
 LEAST_QUANTILE = -0.5 * log(1 - COVERAGE)
-LABEL_Z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
 PACKAGES = ("numpy", "numba", "torch", "torch_geometric")
 
 

@@ -34,6 +34,7 @@ def _sample(network: Network, name: str, flows: int) -> Sample:
         service_class=rng.integers(0, 3, flows),
         size_scv=rng.uniform(0, 1, flows),
         variability=Variability(rng.uniform(size=flows), rng.uniform(size=flows), rng.uniform(size=flows)),
+        observed_s=10.0 * flows,
     )
     labels = {label: rng.uniform(0.1, 1, flows) for label in ("mean_s", "std_s", "loss", "noise")}
     return Sample(name, network, traffic, count=np.arange(flows, dtype=np.float64), **labels)
@@ -64,6 +65,7 @@ def test_written_samples_are_read_as_they_were(tmp_path: Path, routes: Paths | N
         assert np.array_equal(after.traffic.service_class, before.traffic.service_class)
         for name in ("bps", "pps", "size_scv"):
             assert np.allclose(getattr(after.traffic, name), getattr(before.traffic, name), rtol=1e-7)
+        assert after.traffic.observed_s == before.traffic.observed_s
         assert np.allclose(after.traffic.variability.rate_time_s, before.traffic.variability.rate_time_s)
         for name in ("mean_s", "std_s", "loss", "count", "noise"):
             assert np.allclose(getattr(after, name), getattr(before, name), rtol=1e-7)
@@ -75,6 +77,7 @@ def test_what_is_not_known_stays_unknown(tmp_path: Path) -> None:
     (sample,) = read_samples(tmp_path / "s.npz")
     traffic = sample.traffic
     assert (traffic.path, traffic.service_class, traffic.size_scv, traffic.variability) == (None,) * 4
+    assert traffic.observed_s is None
 
 
 def test_a_flow_without_packets_or_delay_has_no_label() -> None:
