@@ -14,14 +14,15 @@ One window, step by step (:meth:`Calibration.learn`)
 2. The rows make the links' deviations: a ridge with the links' own priors (:mod:`twin.calibration_core`).
 3. Links beyond the gate are opened, so that they take all of their fault and none of it leaks to their
    neighbours, rows that still fit nothing are left out, and step 2 is done again.
-4. The links learn, except those beyond the gate; then the paths, then the widths.
+4. The links learn, except those beyond the gate; then the paths and the widths, from the rows that cross
+   no link that is beyond the gate or was opened: beside such a link's uncertainty anything fits a path.
 
 Faults are not learnt away: what is beyond the gate is learnt only after ``patience_windows`` windows in a
 row, and the owner can freeze any window. A fault that is there from the first window is taken for the
 network.
 
 The state depends on the windows in their order only, and :meth:`Calibration.dump` gives all of it: who loads
-it goes on to the very same bits. A library so far: the live service does not use it yet.
+it goes on to the very same bits. :mod:`stream.calibration` keeps one for every live network.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ class Calibration:
         self.learnt += 1
         slowest = -window.network.propagation_delay_s
         beyond = self.links.learn(prior, found.posterior, found.resolved, slowest)  # 4
-        calm = rows.sums(along(hops.links, hops.offsets, beyond.astype(np.float64))) == 0
+        doubtful = (beyond | found.opened).astype(np.float64)
+        calm = rows.sums(along(hops.links, hops.offsets, doubtful)) == 0
         self._learn_paths(window.traffic, rows, found, calm)
         self._learn_scale(found, calm & ~found.strange)
         self._learn_widths(window, rows, calm)

@@ -185,6 +185,7 @@ class Explained:
     residual: Floats  # [R] s, what links do not explain
     variance: Floats  # [R] s², what may be left
     strange: Flags  # [R] rows that fit nothing
+    opened: Flags  # [L] links that step 2 opened: their uncertainty is wide
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ class Solver:
         residual = late - rows.sums(along(flows.links, flows.offsets, deviation))
         uncertain = self.noise + rows.sums(along(flows.links, flows.offsets, left))
         strange = np.abs(residual) > self.gate * np.sqrt(uncertain)
-        return Explained(posterior, resolved, residual, uncertain, strange), deviation
+        opened = variance > self.prior.variance
+        return Explained(posterior, resolved, residual, uncertain, strange, opened), deviation
 
     def _under_prior(self, variance: Floats, deviation: Floats, left: Floats) -> tuple[Floats, Floats]:
         """What was solved under ``variance`` as under the links' own prior, and the share resolved."""
