@@ -2,6 +2,9 @@
 
 A version is predicted once per network: what is not newer than the newest predicted only keeps the view up to
 date. So a rewound reader can feed old states without publishing anything twice.
+
+Given rules of calibration, the model's figures are corrected by what the network's own measurements taught
+(:mod:`stream.calibration`). Without them a prediction is what the model says.
 """
 
 from __future__ import annotations
@@ -10,18 +13,27 @@ from collections.abc import Iterable
 
 import msgspec
 
+from stream.calibration import Calibrations, CalibrationsSnapshot, Known
+from twin.calibration import CalibrationRules
 from twin.graph import StateView
-from twin.models import DelayModel
+from twin.models import DelayModel, PathPrediction
 from twin.network import Network, Traffic
 from twin.packing import pack_magnitudes
 from twin.records import Prediction, Record, StateUpdate
 
 
-class ForecastProcessor:
-    """StateUpdate → Prediction, for any number of networks."""
+class _Snapshot(msgspec.Struct, array_like=True):
+    newest: dict[str, int]
+    keyframes: dict[str, StateUpdate]
+    calibrations: CalibrationsSnapshot | None = None
 
-    def __init__(self, model: DelayModel) -> None:
+
+class ForecastProcessor:
+    """StateUpdate → Prediction, for any number of networks; calibrated where there are rules for it."""
+
+    def __init__(self, model: DelayModel, rules: CalibrationRules | None = None) -> None:
         self.model = model
+        self.calibrations = Calibrations(rules) if rules is not None else None
         self.newest: dict[str, int] = {}  # network → newest version predicted
         self.skipped = 0  # deltas that came before their keyframe
         self._views: dict[str, StateView] = {}
@@ -41,10 +53,39 @@ class ForecastProcessor:
         if record.keyframe:
             self._keyframes[record.network] = record
         if record.version <= self.newest.get(record.network, -1):
+            if self.calibrations is not None:
+                self.calibrations.passed(record.network, view)
             return []
-        prediction = predict(self.model, record, view.network, view.traffic)
+        prediction = self._predict(record, view)
         self.newest[record.network] = record.version
         return [prediction]
+
+    def _predict(self, update: StateUpdate, view: StateView) -> Prediction:
+        if self.calibrations is None or not view.network.links:  # nothing to correct, nothing to learn
+            return predict(self.model, update, view.network, view.traffic)
+        said = self.model.predict(view.network, view.traffic)
+        window = self.calibrations.predict(update.network, view, said)
+        return msgspec.structs.replace(
+            record_of(self.model, update, window.prediction),
+            calibration=self.calibrations.known(update.network),
+            windows_learnt=window.learnt,
+        )
+
+    def resume(self, prediction: Prediction) -> None:
+        """Go on after a prediction that was published: nothing up to it is predicted again."""
+        newest = self.newest.get(prediction.network, -1)
+        self.newest[prediction.network] = max(newest, prediction.state_version)
+        self.know(prediction)
+
+    def know(self, prediction: Prediction) -> None:
+        """Once the window of a prediction is over, what it says of the calibration holds.
+
+        What another model was corrected by is of no use.
+        """
+        same = (prediction.model, prediction.model_version) == (self.model.name, self.model.version)
+        if self.calibrations is not None and prediction.calibration and same:
+            known = Known(prediction.state_version, prediction.calibration)
+            self.calibrations.resume(prediction.network, known)
 
     def attempt(self, record: Record) -> tuple[list[Record], str]:
         """The predictions that follow from a record, or why the model has none: the next one may have."""
@@ -58,22 +99,30 @@ class ForecastProcessor:
         return []
 
     def snapshot(self) -> bytes:
-        """Newest versions and keyframes; the rest of a view comes with the next state."""
-        return msgspec.json.encode((self.newest, self._keyframes), order="deterministic")
+        """Newest versions, keyframes and calibrations; the rest of a view comes with the next state."""
+        calibrations = self.calibrations.snapshot() if self.calibrations is not None else None
+        state = _Snapshot(self.newest, self._keyframes, calibrations)
+        return msgspec.json.encode(state, order="deterministic")
 
     def restore(self, blob: bytes) -> None:
         """Become what :meth:`snapshot` described."""
-        self.newest, self._keyframes = msgspec.json.decode(
-            blob, type=tuple[dict[str, int], dict[str, StateUpdate]]
-        )
+        state = msgspec.json.decode(blob, type=_Snapshot)
+        self.newest, self._keyframes = state.newest, state.keyframes
         self._views = {network: StateView() for network in self._keyframes}
         for network, keyframe in self._keyframes.items():
             self._views[network].apply(keyframe)
+        if self.calibrations is not None and state.calibrations is not None:
+            networks = {name: view.network for name, view in self._views.items()}
+            self.calibrations.restore(state.calibrations, networks)
 
 
 def predict(model: DelayModel, update: StateUpdate, network: Network, traffic: Traffic) -> Prediction:
-    """The prediction record of one state, which describes this network and traffic."""
-    said = model.predict(network, traffic)
+    """The prediction record of one state, which describes this network and traffic, by the model alone."""
+    return record_of(model, update, model.predict(network, traffic))
+
+
+def record_of(model: DelayModel, update: StateUpdate, said: PathPrediction) -> Prediction:
+    """What was predicted of a state, as a record."""
     return Prediction(
         network=update.network,
         state_version=update.version,

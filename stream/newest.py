@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from stream.consumer import Message
+from stream.consumer import Message, decode_message
+from twin.records import Prediction
 
 
 class _Identity(msgspec.Struct):
@@ -34,3 +35,15 @@ def newest_of_each(messages: Iterable[Message], counts: Mapping[str, int]) -> li
         name = (message.place, message.key, identity.type, identity.device)
         newest.setdefault(name, deque(maxlen=counts[message.topic])).append((serial, message))
     return [message for _, message in sorted(pair for held in newest.values() for pair in held)]
+
+
+def newest_predictions(messages: Iterable[Message]) -> list[Prediction]:
+    """The prediction of the newest version of every network; what does not decode is skipped."""
+    newest: dict[str, Prediction] = {}
+    for message in messages:
+        record = decode_message(message)
+        if not isinstance(record, Prediction):
+            continue
+        if record.network not in newest or record.state_version >= newest[record.network].state_version:
+            newest[record.network] = record
+    return [newest[network] for network in sorted(newest)]

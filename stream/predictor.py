@@ -7,7 +7,7 @@ Life
 ----
 1. The model is loaded before anything is read. If its checkpoint cannot be used the queueing model M/G/1/K
    predicts instead, and says so in every prediction (``model``) and every heartbeat (``degraded``).
-2. The newest predictions tell which versions are done.
+2. The newest predictions tell which versions are done, and what the calibration knew after them.
 3. The reader begins :data:`REWIND` states before the end: enough to hold a keyframe of every network, and to
    predict what was missed while the service was away, but nothing older: a prediction is about now.
 4. A state that breaks the model becomes a dead letter; the next one is predicted as usual.
@@ -28,9 +28,12 @@ from stream.codec import encode
 from stream.consumer import Message, Place, Reader, dead_letter, decode_message
 from stream.forecast import ForecastProcessor
 from stream.health import Heart
+from stream.newest import newest_predictions
 from stream.publisher import Publisher
 from stream.topics import key_of
+from twin.calibration import Calibration, CalibrationRules, Reading
 from twin.errors import CheckpointError
+from twin.graph_view import MeasuredDelays
 from twin.models import DelayModel
 from twin.network import Link, Network, Traffic
 from twin.queueing import MG1K, MM1B
@@ -69,19 +72,24 @@ def run_predictor(
     partitions: int,
     model: str = "routenet",
     checkpoint: Path | None = None,
+    rules: CalibrationRules | None = None,
     group: str = "ndtwin-twin",
     stop: Event,
 ) -> Predictor:
-    """Predict until ``stop`` is set; give the predictor, whose figures tell what it did."""
+    """Predict until ``stop`` is set; give the predictor, whose figures tell what it did.
+
+    With ``rules``, the network's measurements calibrate the model.
+    """
     loaded, problem = load_model(model, checkpoint)
     if problem:
         _LOG.error("DEGRADED", reason=problem)
-    warm_up(loaded)
+    warm_up(loaded, rules)
     with Publisher(bootstrap, partitions, client_id="twin") as publisher:
         heart = Heart(publisher, "twin")
         heart.beat("starting", problem)
-        predictor = Predictor(ForecastProcessor(loaded), publisher)
-        predictor.forecast.newest = newest_predicted(bootstrap)
+        predictor = Predictor(ForecastProcessor(loaded, rules), publisher)
+        for prediction in newest_predicted(bootstrap):
+            predictor.forecast.resume(prediction)
         with Reader(bootstrap, ["ndt.state"], group=group, rewind=REWIND) as reader:
             while not stop.is_set():
                 predictor.step(reader)
@@ -92,23 +100,23 @@ def run_predictor(
     return predictor
 
 
-def warm_up(model: DelayModel) -> None:
+def warm_up(model: DelayModel, rules: CalibrationRules | None = None) -> None:
     """Predict a two-node network, so that compilation is over before the first state comes."""
     links = (Link("A", "B", 1e9), Link("B", "A", 1e9))
     next_link = np.array([[-1, 0], [1, -1]], dtype=np.int16)
+    network = Network(nodes=("A", "B"), links=links, next_link=next_link)
     traffic = Traffic(bps=np.array([1e8, 1e8]), pps=np.array([1e4, 1e4]))
-    model.predict(Network(nodes=("A", "B"), links=links, next_link=next_link), traffic)
+    said = model.predict(network, traffic)
+    if rules is not None:
+        calibration = Calibration(network, rules)
+        measured = MeasuredDelays("one-way", said.mean_s, np.full(2, 1e4))
+        calibration.learn(calibration.correct(network, traffic, said), [Reading(measured)])
 
 
-def newest_predicted(bootstrap: str) -> dict[str, int]:
-    """Network → newest version that has a prediction, from the newest predictions in the topic."""
-    newest: dict[str, int] = {}
+def newest_predicted(bootstrap: str) -> list[Prediction]:
+    """The newest prediction of every network that is among the newest in the topic."""
     with Reader(bootstrap, ["ndt.predictions"], rewind=REWIND) as reader:
-        for message in reader.iterate_to_end():
-            record = decode_message(message)
-            if isinstance(record, Prediction):
-                newest[record.network] = max(record.state_version, newest.get(record.network, -1))
-    return newest
+        return newest_predictions(reader.iterate_to_end())
 
 
 class Predictor:
@@ -146,6 +154,8 @@ class Predictor:
         """What the heartbeat tells."""
         figures = {"predictions": float(self.predicted), "failed": float(self.failed)}
         figures["skipped_deltas"] = float(self.forecast.skipped)
+        if self.forecast.calibrations is not None:
+            figures["calibrations_refused"] = float(self.forecast.calibrations.refused)
         if self.latencies_s:
             figures["close_to_prediction_s"] = self.latencies_s[-1]
             figures["close_to_prediction_p99_s"] = float(np.percentile(list(self.latencies_s), 99))

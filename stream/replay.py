@@ -8,9 +8,12 @@ begins ``warm_up_s`` before the range, or at the beginning of the archive (None)
 into the range. A warm-up is preceded by the newest topology record of every device in the day before it; a
 replay that begins later than live then differs in one field only, ``topology_version``, and is called equal.
 
+A calibration (``rules``) goes on from the archive: from the newest prediction before the warm-up, and again
+from the newest before the range, so that what the warm-up learnt otherwise than live stays out of the range.
+
 Known differences, all visible in the report: a window that was predicted late or never because the twin's
-service was away is predicted here; another model or other settings give other predictions and alerts; what
-people did (acknowledgements) is not replayed.
+service was away is predicted here, and teaches the calibration, which live it did not; another model or other
+settings give other predictions and alerts; what people did (acknowledgements) is not replayed.
 """
 
 from __future__ import annotations
@@ -27,11 +30,12 @@ from stream.archive_files import Damage, hour_of, hours, read_archive
 from stream.codec import encode
 from stream.consumer import Message
 from stream.forecast import ForecastProcessor
-from stream.newest import newest_of_each
+from stream.newest import newest_of_each, newest_predictions
 from stream.pipeline import NetworkPipeline, PipelineSettings
 from stream.replay_compare import Comparison, Ledger, compare
 from stream.runner import PartitionRunner
 from stream.topics import INPUT_TOPICS
+from twin.calibration import CalibrationRules
 from twin.errors import UsageError
 from twin.models import DelayModel
 from twin.records import Alert, DeadLetter, Prediction, Record, StateUpdate
@@ -47,7 +51,8 @@ _OUTPUTS: dict[type[Record], str] = {
     DeadLetter: "deadletters",
 }
 _LIVE_TOPICS = ("ndt.state", "ndt.predictions", "ndt.alerts")
-_TOPOLOGY_NS = 86_400_000_000_000
+_HOUR_NS = 3_600_000_000_000
+_DAY_NS = 24 * _HOUR_NS
 _LIVE_DELAY_NS = 60_000_000_000  # live outputs follow their windows; none of interest by more than this
 OnProgress = Callable[[int, int], None]  # messages read, the clock
 
@@ -80,15 +85,26 @@ class ReplayReport:
         return {**asdict(self), "same_as_live": self.same_as_live}
 
 
+@dataclass(frozen=True)
+class _Rooms:
+    """What a chain is made with."""
+
+    pipeline: PipelineSettings
+    model: DelayModel
+    detector: DetectorSettings
+    rules: CalibrationRules | None
+    known: list[Prediction]  # whose calibrations the replay goes on from
+
+
 class Chain:
     """Pipeline → model → detector over one partition, on the log's clock."""
 
-    def __init__(
-        self, partition: int, pipeline: PipelineSettings, model: DelayModel, detector: DetectorSettings
-    ) -> None:
-        self._runner = PartitionRunner(NetworkPipeline(pipeline), _TOPICS, partition)
-        self._forecast = ForecastProcessor(model)
-        self._detector = DivergenceProcessor(detector)
+    def __init__(self, partition: int, rooms: _Rooms) -> None:
+        self._runner = PartitionRunner(NetworkPipeline(rooms.pipeline), _TOPICS, partition)
+        self._forecast = ForecastProcessor(rooms.model, rooms.rules)
+        for prediction in rooms.known:
+            self._forecast.know(prediction)
+        self._detector = DivergenceProcessor(rooms.detector)
         self._offsets = dict.fromkeys(_TOPICS, 0)  # our own: those of the log start again with every epoch
 
     @property
@@ -136,6 +152,7 @@ def replay(
     model: DelayModel,
     pipeline: PipelineSettings | None = None,
     detector: DetectorSettings | None = None,
+    rules: CalibrationRules | None = None,
     speed: float | None = None,
     warm_up_s: float | None = WARM_UP_S,
     stop: Event | None = None,
@@ -143,13 +160,16 @@ def replay(
 ) -> ReplayReport:
     """Replay [from, to) into ``out`` (one JSON Lines file for each kind of record) and compare with live.
 
-    ``speed`` 1 is real time, None as fast as possible. UsageError when there is nothing to replay.
+    ``speed`` 1 is real time, None as fast as possible; ``rules`` calibrate the model, as live where live did.
+    UsageError when there is nothing to replay.
     """
     _check(archive, from_ns, to_ns, speed)
-    run = _Run(out, from_ns, pipeline or PipelineSettings(), model, detector or DetectorSettings())
     damage = Damage()
     begin_ns = 0 if warm_up_s is None else max(0, from_ns - round(warm_up_s * 1e9))
-    known = read_archive(archive, _TOPOLOGY, begin_ns - _TOPOLOGY_NS, begin_ns, damage=damage)
+    told = [] if rules is None else _predicted_before(archive, (begin_ns, from_ns), damage)
+    rooms = _Rooms(pipeline or PipelineSettings(), model, detector or DetectorSettings(), rules, told)
+    run = _Run(out, from_ns, rooms)
+    known = read_archive(archive, _TOPOLOGY, begin_ns - _DAY_NS, begin_ns, damage=damage)
     messages = read_archive(archive, _TOPICS, begin_ns, to_ns, damage=damage)
     started_s = time.monotonic()
     with run:
@@ -210,20 +230,13 @@ def _paced(
 class _Run:
     """One replay: a chain for every partition, and the files that take what comes out."""
 
-    def __init__(
-        self,
-        out: Path,
-        from_ns: int,
-        pipeline: PipelineSettings,
-        model: DelayModel,
-        detector: DetectorSettings,
-    ) -> None:
+    def __init__(self, out: Path, from_ns: int, rooms: _Rooms) -> None:
         self.records = 0
         self.written = dict.fromkeys(_OUTPUTS.values(), 0)
         self.ledger = Ledger()
         self._out = out
         self._from_ns = from_ns
-        self._settings = (pipeline, model, detector)
+        self._rooms = rooms
         self._chains: dict[int, Chain] = {}
         self._files: dict[str, IO[bytes]] = {}
 
@@ -243,7 +256,7 @@ class _Run:
         """One message into the chain of its partition."""
         self.records += 1
         if message.partition not in self._chains:
-            self._chains[message.partition] = Chain(message.partition, *self._settings)
+            self._chains[message.partition] = Chain(message.partition, self._rooms)
         chain = self._chains[message.partition]
         self._write(chain, chain.take(message))
 
@@ -261,6 +274,22 @@ class _Run:
             self.written[name] += 1
             self.ledger.add(record, payload)
             self._files[name].write(payload + b"\n")
+
+
+def _predicted_before(archive: Path, times_ns: tuple[int, ...], damage: Damage) -> list[Prediction]:
+    """The newest prediction of every network before each of the times, of the day before it at most.
+
+    Read hour by hour backwards, since a day of a large network is much: the first hour with any decides.
+    """
+    found: list[Prediction] = []
+    for time_ns in times_ns:
+        for end_ns in range(time_ns, max(0, time_ns - _DAY_NS), -_HOUR_NS):
+            messages = read_archive(archive, ["ndt.predictions"], end_ns - _HOUR_NS, end_ns, damage=damage)
+            newest = newest_predictions(messages)
+            if newest:
+                found += newest
+                break
+    return found
 
 
 def _newest_ns(archive: Path, from_ns: int, to_ns: int, damage: Damage) -> int:

@@ -285,7 +285,9 @@ class StateUpdate(Record, frozen=True, kw_only=True):
 class Prediction(Record, frozen=True, kw_only=True):
     """What the twin expects of every path in the window of one state version.
 
-    The interval is symmetric on the log scale: low = mean·exp(−w), high = mean·exp(+w).
+    The interval is symmetric on the log scale: low = mean·exp(−w), high = mean·exp(+w). Where the twin is
+    calibrated, the figures are corrected by what earlier windows taught, and ``calibration`` is what is known
+    after this one (:mod:`twin.calibration`): it is all that the next window's correction rests on.
     """
 
     network: str
@@ -302,6 +304,8 @@ class Prediction(Record, frozen=True, kw_only=True):
     link_utilisation: bytes = b""  # [L] as the model sees it from the traffic matrix
     coverage: float = 0.9
     out_of_range: tuple[str, ...] = ()  # why this state lies outside what the model has seen
+    calibration: bytes = b""  # empty = the model alone
+    windows_learnt: int = 0  # windows that taught the corrections in these figures
 
 
 # ------------------------------------------------------------------------- ndt.alerts (key: fingerprint)
