@@ -20,6 +20,7 @@ import tomli_w
 from anomaly.settings import DetectorSettings
 from ndtwin.lab.settings import LabSettings
 from stream.pipeline import PipelineSettings
+from twin.calibration_learnt import CalibrationRules
 from twin.errors import ConfigError
 
 
@@ -44,10 +45,14 @@ class CollectSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TwinSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which model predicts: ``routenet``, ``mg1k`` or ``mm1b``; ``checkpoint``: other weights."""
+    """Which model predicts: ``routenet``, ``mg1k`` or ``mm1b``; ``checkpoint``: other weights.
+
+    ``calibrate``: the network's own measurements slowly correct it (:mod:`twin.calibration`).
+    """
 
     model: str = "routenet"
     checkpoint: str = ""
+    calibrate: bool = False
 
 
 class ArchiveSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +114,11 @@ class Settings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def checkpoint_path(self) -> Path | None:
         """The model's weights; None means those that are shipped."""
         return Path(self.twin.checkpoint) if self.twin.checkpoint else None
+
+    @property
+    def calibration_rules(self) -> CalibrationRules | None:
+        """How the model is calibrated; None: not at all."""
+        return CalibrationRules() if self.twin.calibrate else None
 
     @property
     def archive_path(self) -> Path:

@@ -102,6 +102,7 @@ def run_twin(settings: Settings, stop: threading.Event) -> None:
         partitions=settings.broker.partitions,
         model=settings.twin.model,
         checkpoint=settings.checkpoint_path,
+        rules=settings.calibration_rules,
         stop=stop,
     )
 

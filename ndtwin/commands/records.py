@@ -67,6 +67,7 @@ def replay(
         model=model,
         pipeline=settings.pipeline,
         detector=settings.detector,
+        rules=settings.calibration_rules,
         speed=speed,
         stop=stop_on_signals(),
     )
