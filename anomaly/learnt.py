@@ -3,6 +3,10 @@ topology.
 
 Series are kept by index while the topology stands and carried over by name when it changes: a path that is
 routed otherwise starts over, since its bias belonged to the links it used to cross.
+
+Beside a calibrated twin (:mod:`twin.calibration`) two learn: the calibration learns what the model is
+persistently off, so that the prediction comes right; the baselines here learn what is left of it, and how
+far it strays. What is usual of one model, or without calibration, is not usual of another: paths start over.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ class LearntSnapshot(msgspec.Struct, array_like=True):
     links: bytes
     rises: bytes
     loads: bytes
+    basis: str = ""
 
 
 class Learnt:
@@ -34,6 +39,7 @@ class Learnt:
 
     def __init__(self, settings: DetectorSettings, network: Network) -> None:
         self.settings, self.network = settings, network
+        self.basis = ""  # what predicts
         self.paths: dict[str, Baseline] = {}
         memory = settings.memory_windows
         self.links = Spread(len(network.links), memory=memory)
@@ -53,6 +59,12 @@ class Learnt:
             )
         return self.paths[method]
 
+    def rest_on(self, basis: str) -> None:
+        """Go on beside what predicts now; beside another than before, paths start over."""
+        if self.basis not in ("", basis):
+            self.paths = {}
+        self.basis = basis
+
     def move_to(self, network: Network) -> None:
         """Go on under another topology with what is still true of it."""
         paths, links = _same_paths(self.network, network), _same_links(self.network, network)
@@ -67,11 +79,16 @@ class Learnt:
         """All state."""
         paths = {method: self.paths[method].dump() for method in sorted(self.paths)}
         return LearntSnapshot(
-            paths=paths, links=self.links.dump(), rises=self.rises.dump(), loads=self.loads.dump()
+            paths=paths,
+            links=self.links.dump(),
+            rises=self.rises.dump(),
+            loads=self.loads.dump(),
+            basis=self.basis,
         )
 
     def restore(self, snapshot: LearntSnapshot) -> None:
         """Become what :meth:`snapshot` described; the network must be the same."""
+        self.basis = snapshot.basis
         for method, blob in snapshot.paths.items():
             self.of_method(method).load(blob)
         self.links.load(snapshot.links)

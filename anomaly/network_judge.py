@@ -49,6 +49,7 @@ class NetworkJudge:
         if prediction is None or not self._settled(prediction):
             return Judgement(blind=DIVERGENCES)
         self.learnt = learnt = self.learnt or Learnt(self.settings, self.view.network)
+        learnt.rest_on(f"{prediction.model} {prediction.model_version} {bool(prediction.calibration)}")
         window = window_of(self.view, prediction)
         scope = self.cycle.open_scope
         delays = judge_delays(self.settings, learnt, window, scope)
@@ -57,10 +58,14 @@ class NetworkJudge:
         return Judgement(findings, delays.lingering | loads.lingering, delays.blind | loads.blind)
 
     def _settled(self, prediction: Prediction) -> bool:
-        """Routing is converging in the window in which it changed and in the next: nothing is comparable."""
+        """Routing is converging in the window in which it changed and in the next: nothing is comparable.
+
+        Nor while a calibration is young: its first windows move the prediction by whatever the model is off.
+        """
         age = self.view.version - self.view.topology_version
         same = prediction.topology_version == self.view.topology_version
-        return same and age >= self.settings.settle_windows and len(self.view.network.links) > 0
+        young = bool(prediction.calibration) and prediction.windows_learnt < self.settings.young_windows
+        return same and age >= self.settings.settle_windows and not young and len(self.view.network.links) > 0
 
     # ------------------------------------------------------------------ links down
 

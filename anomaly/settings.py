@@ -24,6 +24,7 @@ class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     clear_after: int = 2  # consecutive clean windows
     reemit_windows: int = 6  # a firing alert is told again at least this often
     settle_windows: int = 2  # windows after a change of topology in which nothing is comparable
+    young_windows: int = 5  # windows in which a new calibration learns fast: nothing is comparable either
     memory_windows: int = 40  # time constant of the learnt baselines
     first_bias_width: float = 0.35  # standard deviation of a model's log bias on a path never seen
     reorder_windows: int = 1  # complete windows that wait for an incomplete older one

@@ -17,12 +17,21 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from anomaly.processor import DivergenceProcessor
-from stream.forecast import predict
+from stream.forecast import ForecastProcessor
+from twin.calibration import CalibrationRules
 from twin.models import DelayModel
 from twin.network import Floats, Network, Traffic
-from twin.packing import pack_integers, pack_magnitudes
+from twin.packing import pack_integers, pack_magnitudes, unpack_magnitudes
 from twin.queueing import MG1K
-from twin.records import Alert, DelayPlane, LinkRecord, StateUpdate, TopologyRecord
+from twin.records import (
+    Alert,
+    DelayPlane,
+    LinkRecord,
+    Prediction,
+    Record,
+    StateUpdate,
+    TopologyRecord,
+)
 from twin.scenarios import LAB_SIZES
 from twin.simulator import Arrivals, Flow, PacketSizes, Poisson, Simulator
 from twin.topologies import nsfnet
@@ -130,6 +139,20 @@ def _without_flows(reading: Reading, network: Network, node: int) -> Reading:
     return replace(reading, traffic=Traffic(reading.traffic.bps * other, reading.traffic.pps * other))
 
 
+def _of_links(reading: Reading, world: Network, told: Network) -> Reading:
+    """The counters of the links that are told of."""
+    kept = [world.link_names.index(name) for name in told.link_names]
+    loads = (reading.load_bps[kept], reading.load_pps[kept], reading.drops_pps[kept])
+    return Reading(reading.traffic, *loads, reading.delays)
+
+
+def _error(reading: Reading, prediction: Record) -> float:
+    assert isinstance(prediction, Prediction)
+    measured, predicted = (unpack_magnitudes(one.mean_s) for one in (reading.delays[0], prediction))
+    seen = measured > 0
+    return float(np.median(np.abs(predicted[seen] / measured[seen] - 1)))
+
+
 def topology_record(network: Network) -> TopologyRecord:
     """The network as a keyframe carries it."""
     links = tuple(
@@ -179,11 +202,22 @@ def state_update(
 
 @dataclass
 class Loop:
-    """World, twin and detector, one window at a time."""
+    """World, twin and detector, one window at a time; with ``rules`` the twin is calibrated.
+
+    ``told`` is what the twin is told of the world's network, where that is not all true.
+    """
 
     world: World
     model: DelayModel = field(default_factory=MG1K)
     processor: DivergenceProcessor = field(default_factory=DivergenceProcessor)
+    rules: CalibrationRules | None = None
+    told: Network | None = None
+    topology_version: int = FIRST_VERSION
+    forecast: ForecastProcessor = field(init=False)
+    errors: list[float] = field(default_factory=list)  # median of |predicted ÷ measured − 1|, by window
+
+    def __post_init__(self) -> None:
+        self.forecast = ForecastProcessor(self.model, self.rules)
 
     @property
     def version(self) -> int:
@@ -192,12 +226,15 @@ class Loop:
 
     def window(self, *, quality: tuple[str, ...] = (), without_flows_of: str = "") -> list[Alert]:
         """Play a window; the alerts it gives. A silent exporter's flows can be left out."""
-        version, network = self.version, self.world.network
-        reading = self.world.step()
+        version, network = self.version, self.told or self.world.network
+        reading = _of_links(self.world.step(), self.world.network, network)
         if without_flows_of:
             reading = _without_flows(reading, network, network.node_index[without_flows_of])
-        update = state_update(network, version, reading, quality=quality)
-        prediction = predict(self.model, update, network, reading.traffic)
+        update = state_update(
+            network, version, reading, quality=quality, topology_version=self.topology_version
+        )
+        [prediction] = self.forecast.on_record(update)
+        self.errors.append(_error(reading, prediction))
         records = [*self.processor.on_record(update), *self.processor.on_record(prediction)]
         return [record for record in records if isinstance(record, Alert)]
 
