@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ndtwin.config import Settings, load_settings, write_settings
+from twin.calibration import CalibrationRules
 from twin.errors import ConfigError
 
 
@@ -38,6 +39,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     settings = load_settings(written(tmp_path, "[pipeline]\nwindow_s = 5.0\n"), {"lab": {"seed": 7}}, env={})
     write_settings(settings, tmp_path / "effective.toml")
     assert load_settings(tmp_path / "effective.toml", env={}) == settings
+
+
+def test_the_twin_is_calibrated_where_the_file_says_so(tmp_path: Path) -> None:
+    """Off by default; then with the rules as they are documented."""
+    assert load_settings(written(tmp_path, ""), env={}).calibration_rules is None
+    settings = load_settings(written(tmp_path, "[twin]\ncalibrate = true\n"), env={})
+    assert settings.calibration_rules == CalibrationRules()
 
 
 def test_one_length_of_a_window_for_everybody(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from ring_log import ring_states
+from ring_log import longer_than_told, ring_states
 from topics_seen import messages_in, records_in, wait_for
 
 from ndtwin.broker import EmbeddedBroker
@@ -21,6 +21,7 @@ from stream.consumer import Message
 from stream.forecast import ForecastProcessor
 from stream.predictor import Predictor, load_model, run_predictor
 from stream.publisher import Publisher
+from twin.calibration import CalibrationRules
 from twin.errors import DecodeError
 from twin.models import PathPrediction
 from twin.network import Network, Traffic
@@ -151,6 +152,27 @@ def test_the_service_predicts_what_it_missed_and_nothing_twice(embedded: Embedde
     measured = [b.metrics["close_to_prediction_s"] for b in beats if "close_to_prediction_s" in b.metrics]
     assert measured
     assert all(0 <= value < 30 for value in measured)
+
+
+def at_least(count: int) -> Callable[[list[Message]], bool]:
+    return lambda seen: len(seen) >= count
+
+
+@pytest.mark.kafka
+def test_the_service_goes_on_with_what_it_had_learnt(embedded: EmbeddedBroker) -> None:
+    """Two lives of a calibrated service give the bytes of one that never died."""
+    ensure_topics(embedded.bootstrap, 1)
+    states, rules = ring_states(12, spoken=longer_than_told), CalibrationRules()
+    for first, last in ((0, 6), (6, 12)):
+        with Publisher(embedded.bootstrap, 1) as publisher:
+            publisher.publish_all(states[first:last])
+        with predicting(embedded.bootstrap, rules=rules):
+            found = wait_for(lambda: messages_in(embedded.bootstrap, "ndt.predictions"), at_least(last))
+    whole = forecast(states, ForecastProcessor(MG1K(), rules))
+    assert whole[-1].windows_learnt > 5
+    assert [message.payload for message in found] == [encode(prediction) for prediction in whole]
+    beats = records_in(embedded.bootstrap, "ndt.health", Heartbeat)
+    assert beats[-1].metrics["calibrations_refused"] == 0.0
 
 
 @pytest.mark.kafka

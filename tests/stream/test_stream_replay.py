@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from ring_log import longer_than_told
 from strategies import T0, Ring, S, event_time_ns
 
 from anomaly.processor import DivergenceProcessor
@@ -16,10 +17,12 @@ from stream.archive import ArchiveWriter
 from stream.codec import decode, encode
 from stream.consumer import Message
 from stream.forecast import ForecastProcessor
+from stream.newest import newest_predictions
 from stream.pipeline import NetworkPipeline, PipelineSettings
 from stream.replay import ReplayReport, replay
 from stream.runner import PartitionRunner
 from stream.topics import BY_RECORD, INPUT_TOPICS, key_of
+from twin.calibration import CalibrationRules
 from twin.errors import UsageError
 from twin.models import DelayModel
 from twin.queueing import MG1K, MM1B
@@ -27,6 +30,7 @@ from twin.records import Alert, DelayReport, Prediction, Record, StateUpdate
 
 SECONDS = 400
 FAULT_FROM_S, FAULT_TO_S = 200, 300
+RULES = CalibrationRules()
 EVER = (0, T0 + 10**6 * S)
 
 
@@ -47,6 +51,9 @@ class Log:
     messages: list[Message] = field(default_factory=list)
     ends: dict[str, int] = field(default_factory=dict)
 
+    def of(self, topic: str) -> list[Message]:
+        return [message for message in self.messages if message.topic == topic]
+
     def append(self, record: Record, at_ns: int) -> Message:
         topic = BY_RECORD[type(record)].name
         offset = self.ends.get(topic, 0)
@@ -57,13 +64,16 @@ class Log:
 
 
 class LiveServices:
-    """The services as they run live: topics read side by side, with a wall clock; the stream dies once."""
+    """The services as they run live: topics read side by side, a wall clock; stream and twin die once."""
 
-    def __init__(self, log: Log, *, skip_prediction: int | None = None) -> None:
+    def __init__(
+        self, log: Log, *, skip_prediction: int | None = None, rules: CalibrationRules | None = None
+    ) -> None:
         self.log = log
         self._skip = skip_prediction
+        self._rules = rules
         self._stream = PartitionRunner(NetworkPipeline(PipelineSettings()), INPUT_TOPICS, 0)
-        self._forecast = ForecastProcessor(MG1K())
+        self._forecast = ForecastProcessor(MG1K(), rules)
         self._detect = PartitionRunner(DivergenceProcessor(), ("ndt.state", "ndt.predictions"), 0)
 
     def turn(self, wall_ns: int) -> None:
@@ -84,18 +94,26 @@ class LiveServices:
         self._stream.feed(message, wall_ns)
 
     def die_and_recover(self, fed: Iterable[Message], wall_ns: int) -> None:
-        """A crash of the stream: a new one from the checkpoint, to which everything is delivered again."""
+        """A crash of stream and twin. A new stream has the checkpoint, and everything is delivered again.
+
+        A new twin has what the topics tell, and predicts nothing of it again.
+        """
         blob = self._stream.checkpoint()
         self._stream = PartitionRunner(NetworkPipeline(PipelineSettings()), INPUT_TOPICS, 0)
         self._stream.restore(blob)
         for message in fed:
             self._stream.feed(message, wall_ns)
+        self._forecast = ForecastProcessor(MG1K(), self._rules)
+        for prediction in newest_predictions(self.log.of("ndt.predictions")):
+            self._forecast.resume(prediction)
+        for message in self.log.of("ndt.state"):
+            assert self._forecast.attempt(decode(message.topic, message.payload)) == ([], "")
 
 
-def live(*, skip_prediction: int | None = None) -> Log:
-    """The log of a ring of routers and its services."""
+def live(*, skip_prediction: int | None = None, rules: CalibrationRules | None = None) -> Log:
+    """The log of a ring of routers and its services; calibrated, its links are longer than told."""
     log = Log()
-    services = LiveServices(log, skip_prediction=skip_prediction)
+    services = LiveServices(log, skip_prediction=skip_prediction, rules=rules)
     inputs: list[Message] = []
     turn_ns = T0
     for record in Ring().log(SECONDS):
@@ -105,7 +123,8 @@ def live(*, skip_prediction: int | None = None) -> Log:
             if turn_ns == T0 + 150 * S:
                 services.die_and_recover(inputs, turn_ns)
             turn_ns += S // 4
-        inputs.append(log.append(with_fault(record), at_ns))
+        spoken = longer_than_told(record) if rules else record
+        inputs.append(log.append(with_fault(spoken), at_ns))
         services.feed(inputs[-1], at_ns)
     for _ in range(60):
         services.turn(turn_ns)
@@ -134,13 +153,14 @@ def again(
     between: tuple[int, int] = EVER,
     *,
     model: DelayModel | None = None,
+    rules: CalibrationRules | None = None,
     warm_up_s: float | None = None,
 ) -> ReplayReport:
-    return replay(directory, *between, out, model=model or MG1K(), warm_up_s=warm_up_s)
+    return replay(directory, *between, out, model=model or MG1K(), rules=rules, warm_up_s=warm_up_s)
 
 
 def payloads(log: Log, topic: str) -> list[bytes]:
-    return [message.payload for message in log.messages if message.topic == topic]
+    return [message.payload for message in log.of(topic)]
 
 
 def test_a_replay_from_the_beginning_gives_the_same_bytes_as_live(
@@ -200,6 +220,65 @@ def test_a_warm_up_knows_the_topology_that_was_told_before_it(
     alerts = report.compared["alerts"]  # the same changes; their evidence rests on younger baselines
     assert (alerts.only_live, alerts.only_replayed) == (0, 0)
     assert alerts.equal + alerts.identical + alerts.different > 0
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Log, Path]:
+    """One live run with a calibrated twin, and its archive."""
+    log = live(rules=RULES)
+    return log, archive(log, tmp_path_factory.mktemp("calibrated"))
+
+
+def test_a_calibrated_run_replays_to_the_same_bytes(calibrated: tuple[Log, Path], tmp_path: Path) -> None:
+    """What live learnt, over a crash and through a fault, the replay learns again, to the bit."""
+    log, directory = calibrated
+    report = again(directory, tmp_path, rules=RULES)
+    assert report.same_as_live, report.compared
+    written = (tmp_path / "predictions.jsonl").read_bytes().splitlines()
+    assert written == payloads(log, "ndt.predictions")
+    newest = decode("ndt.predictions", written[-1])
+    assert isinstance(newest, Prediction)
+    assert newest.windows_learnt > 30
+    assert {"firing", "resolved"} <= {
+        alert.state
+        for alert in (decode("ndt.alerts", payload) for payload in payloads(log, "ndt.alerts"))
+        if isinstance(alert, Alert)
+    }
+
+
+@pytest.mark.parametrize("warm_up_s", [None, 60, 0])
+def test_a_calibrated_range_goes_on_from_what_was_known_before_it(
+    calibrated: tuple[Log, Path], tmp_path: Path, warm_up_s: float | None
+) -> None:
+    """Whatever the warm-up learns, in the range every figure is as live, and so is what is learnt in it."""
+    log, directory = calibrated
+    between = (T0 + 180 * S, T0 + 330 * S)
+    report = again(directory, tmp_path, between, rules=RULES, warm_up_s=warm_up_s)
+    told = {p.state_version: p for p in map(prediction, payloads(log, "ndt.predictions"))}
+    written = [prediction(line) for line in (tmp_path / "predictions.jsonl").read_bytes().splitlines()]
+    assert len(written) >= 13
+    if warm_up_s == 0:  # its first windows lack what came before: they are predicted and learnt otherwise
+        assert written[1].windows_learnt >= told[written[0].state_version].windows_learnt - 1 > 10
+    else:
+        assert [p.calibration for p in written] == [told[p.state_version].calibration for p in written]
+        assert [p.mean_s for p in written] == [told[p.state_version].mean_s for p in written]
+        assert report.compared["predictions"].same
+    assert report.same_as_live == (warm_up_s is None)
+
+
+def prediction(payload: bytes) -> Prediction:
+    record = decode("ndt.predictions", payload)
+    assert isinstance(record, Prediction)
+    return record
+
+
+def test_a_calibrated_run_replayed_without_shows_as_different(
+    calibrated: tuple[Log, Path], tmp_path: Path
+) -> None:
+    """The configuration must say what live did, and the report shows where it does not."""
+    report = again(calibrated[1], tmp_path)
+    assert report.compared["states"].same
+    assert report.compared["predictions"].different == report.written["predictions"]
 
 
 def test_a_replay_that_has_nothing_to_compare_is_not_called_the_same(
