@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from twin.calibration_core import along, corrections, worst_link
-from twin.calibration_learnt import CalibrationRules, LinkCorrections, PathOffsets
+from twin.calibration_learnt import CalibrationRules, LinkCorrections, LinkRow, PathOffsets
 from twin.calibration_state import CalibrationState, link_origin, network_digest, path_origin
 from twin.calibration_window import Explained, Flags, Parts, Reading, Rows, Solver, rows_of, take_apart
 from twin.intervals import GROUPS, Adaptation, group_of
@@ -70,6 +70,7 @@ class Calibration:
         self.widths = Adaptation()
         self.reading_scale = 1.0  # on the deviation of readings
         self.learnt = 0  # windows learnt from
+        self.lost: dict[str, LinkRow] = {}  # what was known of links that are gone, longest gone first
         self._digest = network_digest(network)
 
     def correct(self, network: Network, traffic: Traffic, said: PathPrediction) -> Corrected:
@@ -159,9 +160,20 @@ class Calibration:
             return
         digest = network_digest(network)
         if digest != self._digest:
-            self.links.follow(link_origin(self.network.link_names, network))
+            self._follow_links(self.network.link_names, network)
             self.paths.follow(path_origin(self.network, network))
         self.network, self._digest = network, digest
+
+    def _follow_links(self, before: Sequence[str], network: Network) -> None:
+        """Links go on by name; what is lost is kept, since a link that comes back mostly is the same cable."""
+        after = set(network.link_names)
+        self.lost |= {name: self.links.row(k) for k, name in enumerate(before) if name not in after}
+        self.links.follow(link_origin(before, network))
+        for k, name in enumerate(network.link_names):
+            if name in self.lost:
+                self.links.put(k, self.lost.pop(name))
+        for name in list(self.lost)[: -len(after) or None]:  # as many as there are links, newest losses
+            del self.lost[name]
 
     def copy(self) -> Calibration:
         """One that learns and moves apart from this one."""
@@ -172,6 +184,7 @@ class Calibration:
         made.paths.arrays = {name: array.copy() for name, array in self.paths.arrays.items()}
         made.widths = replace(self.widths, ln_factor=self.widths.ln_factor.copy())
         made.reading_scale, made.learnt = self.reading_scale, self.learnt
+        made.lost = dict(self.lost)
         return made
 
     def dump(self) -> bytes:
@@ -184,6 +197,7 @@ class Calibration:
             widths=self.widths.ln_factor.astype(np.float32).tobytes(),
             reading_scale=self.reading_scale,
             learnt=self.learnt,
+            lost=tuple(self.lost.items()),
         ).pack()
 
     @classmethod
@@ -194,11 +208,11 @@ class Calibration:
         """
         state = CalibrationState.unpack(blob)
         made = cls(network, rules)
-        made.links.arrays = state.link_arrays()
+        made.links.arrays, made.lost = state.link_arrays(), state.lost_links()
         if state.digest == made._digest:
             made.paths.arrays = state.path_arrays(network.path_count)
         else:
-            made.links.follow(link_origin(state.link_names, network))
+            made._follow_links(state.link_names, network)
         made.widths.ln_factor = state.width_factors(int(np.prod(GROUPS)))
         made.reading_scale, made.learnt = state.reading_scale, state.learnt
         return made

@@ -53,6 +53,7 @@ LINK_FIELDS: dict[str, type[np.generic]] = {
     "wander_factor": np.float32,
     "run": np.int16,  # windows in a row beyond the gate, negative where too fast
 }
+LinkRow = tuple[float, ...]
 STEP = 1e-3
 GREATEST = 127
 _MOST_SEEN = 255
@@ -199,6 +200,15 @@ class LinkCorrections:
         for name, array in fresh.items():
             array[known] = self.arrays[name][origin[known]]
         self.arrays = fresh
+
+    def row(self, link: int) -> LinkRow:
+        """All that is known of one link, in the order of LINK_FIELDS."""
+        return tuple(float(self.arrays[name][link]) for name in LINK_FIELDS)
+
+    def put(self, link: int, row: LinkRow) -> None:
+        """Inverse of :meth:`row`, to the bit."""
+        for name, value in zip(LINK_FIELDS, row, strict=True):
+            self.arrays[name][link] = value
 
 
 class PathOffsets:

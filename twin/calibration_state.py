@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.calibration_learnt import LINK_FIELDS, PATH_FIELDS
+from twin.calibration_learnt import LINK_FIELDS, PATH_FIELDS, LinkRow
 from twin.errors import DecodeError
 from twin.network import Floats, Ints, Network
 
@@ -28,6 +28,7 @@ class CalibrationState(msgspec.Struct, array_like=True, frozen=True, kw_only=Tru
     widths: bytes
     reading_scale: float
     learnt: int
+    lost: tuple[tuple[str, LinkRow], ...] = ()
 
     def pack(self) -> bytes:
         """Deflated."""
@@ -47,6 +48,12 @@ class CalibrationState(msgspec.Struct, array_like=True, frozen=True, kw_only=Tru
     def link_arrays(self) -> dict[str, NDArray[np.generic]]:
         """State of the links."""
         return _arrays(self.links, LINK_FIELDS, len(self.link_names))
+
+    def lost_links(self) -> dict[str, LinkRow]:
+        """What was known of links that are gone, longest gone first."""
+        if any(len(row) != len(LINK_FIELDS) for _, row in self.lost):
+            raise DecodeError("calibration is damaged: what is known of a lost link: start without it")
+        return dict(self.lost)
 
     def path_arrays(self, paths: int) -> dict[str, NDArray[np.generic]]:
         """State of the paths."""

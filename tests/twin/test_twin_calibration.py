@@ -271,8 +271,8 @@ def test_links_and_paths_are_followed_by_name() -> None:
     assert calibration.links.offset_s[::-1][LINK] == pytest.approx(0.1, rel=0.02)
 
 
-def test_a_lost_link_takes_its_own_and_no_more_along() -> None:
-    """Links keep what was learnt, paths where they take the same links; what returns starts afresh."""
+def test_a_lost_link_is_known_again_when_it_returns() -> None:
+    """Links keep what was learnt, paths where they take the same links; what returns is as it went."""
     calibration, built = learnt(5), nsfnet()
     offsets = dict(zip(NETWORK.link_names, calibration.links.offset_s, strict=True))
     factors = calibration.paths.factor
@@ -284,9 +284,27 @@ def test_a_lost_link_takes_its_own_and_no_more_along() -> None:
     assert 0 < np.count_nonzero(~same) < PATHS / 2
     assert calibration.paths.factor[same].tolist() == factors[same].tolist()
     assert (calibration.paths.factor[~same] == 1).all()
-    calibration.move_to(NETWORK)
-    assert calibration.links.offset_s[0] == 0.0
-    assert calibration.links.offset_s[LINK] == offsets[NETWORK.link_names[LINK]]
+    stored = Calibration.load(calibration.dump(), network)
+    for one in (calibration, stored):
+        one.move_to(NETWORK)
+        assert one.links.offset_s.tolist() == list(offsets.values())
+        assert one.lost == {}
+    assert stored.dump() == calibration.dump()
+
+
+def test_no_more_lost_links_are_kept_than_there_are_links() -> None:
+    """Links that come and go under new names for ever do not make the state grow."""
+    calibration = learnt(1)
+    for turn in range(4):
+        calibration.move_to(renamed(NETWORK, f"-{turn}"))
+    assert len(calibration.lost) == len(NETWORK.links)
+    assert set(calibration.lost).isdisjoint(NETWORK.link_names)
+
+
+def renamed(network: Network, end: str) -> Network:
+    """All nodes under other names."""
+    links = [replace(link, source=link.source + end, target=link.target + end) for link in network.links]
+    return replace(network, nodes=tuple(node + end for node in network.nodes), links=tuple(links))
 
 
 def ways(network: Network, path: int) -> list[str]:
