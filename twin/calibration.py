@@ -165,7 +165,7 @@ class Calibration:
         self.network, self._digest = network, digest
 
     def _follow_links(self, before: Sequence[str], network: Network) -> None:
-        """Links go on by name; what is lost is kept, since a link that comes back mostly is the same cable."""
+        """Links go on by name. What is lost is kept: a link that comes back mostly is the same cable."""
         after = set(network.link_names)
         self.lost |= {name: self.links.row(k) for k, name in enumerate(before) if name not in after}
         self.links.follow(link_origin(before, network))

@@ -84,7 +84,7 @@ def test_a_path_on_another_way_is_let_go_when_it_is_back() -> None:
 
 
 def test_a_link_that_was_lost_and_came_back_raises_no_alert() -> None:
-    """All links keep what they learnt, also the one that was gone: not even a pending alert but of its loss."""
+    """All links keep what they learnt, also the one that was gone: no alert, but of its loss."""
     loop = calibrated(1)
     assert loop.told is not None
     whole, world = loop.told, loop.world
