@@ -21,20 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import swa_utils
 from torch_geometric.loader import DataLoader
 
 from twin.errors import CheckpointError
 from twin.features import Features
-from twin.intervals import COVERAGE, LABEL_Z
-from twin.network import Floats
+from twin.intervals import COVERAGE, sampling_noise
 from twin.recipes import Recipe
 from twin.routenet import FlowGraph, RouteNetModule, to_graph
 from twin.samples import Sample
 
-HUBER = 0.1  # ln; beyond it the loss is absolute
+HUBER = 0.02  # ln; beyond it the loss is absolute
 NOISE = 0.1  # ln; a label this uncertain counts half
 LOSS_FLOOR = 1e-3
 LEAST_ERROR = 1e-3  # ln; a model is never surer than this
@@ -59,16 +57,12 @@ def labelled_graph(sample: Sample, features: Features, heads: int, seed: int) ->
     graph.y_std = torch.from_numpy(np.where(jittered, sample.std_s / seconds, 1.0))
     graph.y_loss = torch.from_numpy(sample.loss)
     graph.weight = torch.from_numpy(weight / np.sqrt(max(total, 1.0)))
-    graph.noise = torch.from_numpy(LABEL_Z * sampling_noise(sample, seconds=queueing, known=measured))
+    graph.noise = torch.from_numpy(
+        sampling_noise(sample.std_s, np.where(measured, queueing, 0.0), sample.count)
+    )
     graph.jittered = torch.from_numpy(jittered)
     graph.own = torch.from_numpy(np.tile(draws, (len(weight), 1)))
     return graph
-
-
-def sampling_noise(sample: Sample, *, seconds: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Standard error of every label as a share of ``seconds``, [F], were its packets independent."""
-    part = sample.std_s / (np.where(known, seconds, 1.0) * np.sqrt(np.maximum(sample.count, 1.0)))
-    return np.asarray(np.where(known, part, 0.0))
 
 
 def relative_error(ratio: Tensor) -> Tensor:

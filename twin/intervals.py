@@ -12,8 +12,12 @@ being
 
     size of the network × policy and load of the link with the highest load on the way,
 
-and a group with few scores takes the quantile of the next larger one. The interval is delay·exp(±q·s_f) on
+and a group with few scores, or of few networks, takes the quantile of another. The interval is delay·exp(±w) on
 the part of the delay that is uncertain; propagation is known.
+
+What is measured is not the mean but that of n packets, uncertain by σ/√n even where the model is right
+(:func:`sampling_noise`). Where traffic tells how long it is observed, the interval is to hold what will be
+measured: w² = (q·s_f)² + noise², and scores are of the error beyond the noise.
 
 :class:`Adaptation` moves q with a live network's own measurements (adaptive conformal inference, Gibbs and
 Candès, NeurIPS 2021, on the logarithm of the width): after a window in which a share m of the flows of a
@@ -38,6 +42,7 @@ SIZE_EDGES = (25, 50, 100, 200)  # nodes
 LOAD_EDGES = (0.3, 0.5, 0.7, 0.85, 1.0)
 GROUPS = (len(SIZE_EDGES) + 1, len(POLICIES), len(LOAD_EDGES) + 1)
 FEW = 200  # scores: a group with fewer has no quantile of its own
+FEW_NETWORKS = 8  # nor has one with scores from fewer networks: those of one network are alike
 WIDEST = 5.0  # of ln: beyond a factor of 150 an interval says nothing anyway
 
 
@@ -54,6 +59,16 @@ class Intervals:
         return width
 
 
+def sampling_noise(std_s: Floats, seconds: Floats, packets: Floats) -> Floats:
+    """By how much the mean delay of so many packets strays at COVERAGE, as a share of ``seconds``, [F].
+
+    Of independent packets of standard deviation ``std_s``: a lower bound where they meet the same backlog. 0
+    where nothing is measured."""
+    known = (packets > 0) & (seconds > 0)
+    part = LABEL_Z * std_s / np.where(known, seconds * np.sqrt(np.maximum(packets, 1.0)), 1.0)
+    return np.asarray(np.where(known, part, 0.0))
+
+
 def constant_intervals(quantile: float) -> Intervals:
     """The same quantile for every group: what a model has before it is calibrated."""
     sizes, policies, loads = GROUPS
@@ -67,19 +82,31 @@ def group_of(nodes: int, policy: Ints, load: NDArray[np.floating]) -> Ints:
     return np.asarray(np.ravel_multi_index((size, policy, bucket), GROUPS))
 
 
-def conformal(groups: Ints, scores: Floats, coverage: float = COVERAGE, *, least: float = 0.0) -> Intervals:
-    """Quantiles of the calibration scores [n] of flows in ``groups`` [n].
+def conformal(
+    groups: Ints,
+    scores: Floats,
+    networks: Ints | None = None,
+    *,
+    coverage: float = COVERAGE,
+    least: float = 0.0,
+) -> Intervals:
+    """Quantiles of the calibration scores [n] of flows in ``groups`` [n] of ``networks`` [n] (None: each its
+    own).
 
-    Where a group has fewer than FEW scores: the group of the next smaller size, then of all sizes, then of
-    all policies, then all. None is less than ``least``."""
+    Where a group has fewer than FEW scores or FEW_NETWORKS networks: the group of the next smaller size, then
+    of all sizes, then of all policies, then all. None is less than ``least``."""
     size, policy, load = np.unravel_index(groups, GROUPS)
+    networks = np.arange(len(scores)) if networks is None else networks
     overall = _quantile(scores, coverage)
+
+    def enough(chosen: NDArray[np.bool_]) -> bool:
+        return np.count_nonzero(chosen) >= FEW and len(np.unique(networks[chosen])) >= FEW_NETWORKS
 
     def of(group: tuple[int, ...]) -> float:
         alike = (policy == group[1]) & (load == group[2])
         smaller = [alike & (size == one) for one in range(group[0], -1, -1)]
         for chosen in (*smaller, alike, load == group[2]):
-            if np.count_nonzero(chosen) >= FEW:
+            if enough(chosen):
                 return max(_quantile(scores[chosen], coverage), least)
         return max(overall, least)
 

@@ -62,6 +62,13 @@ SLICES = {
         active=(0.3, 1.0),
         packets=2000.0,
     ),
+    "far-few": replace(
+        _POISSON,
+        topologies=("power-law", "sparse"),
+        nodes=(40, 110),
+        farthest=(0.005, 0.04),
+        packets=4000.0,
+    ),
     # About saturation and beyond.
     "busy": replace(_MIXED, worst_load=(0.7, 1.4), packets=2000.0),
     "busy-50": replace(_MIXED, worst_load=(0.7, 1.4), nodes=(40, 60), packets=800.0),
@@ -105,12 +112,13 @@ _UNIVERSAL = Recipe(
     "universal-2",
     {
         "mixed": 1200, "mixed-50": 100, "mixed-100": 16, "mixed-long": 120, "busy": 240, "busy-50": 40,
-        "poisson": 160, "poisson-75": 12, "long": 160, "far": 240, "random": 120, "lab": 80,
+        "poisson": 160, "poisson-75": 12, "long": 160, "far": 240, "far-few": 200, "random": 120,
+        "lab": 80,
     },
     {
         "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 6, "mixed-300": 4, "mixed-long": 24,
-        "busy": 40, "busy-50": 16, "poisson": 24, "poisson-75": 8, "long": 24, "far": 40, "random": 24,
-        "lab": 24, "large": 12, "nsfnet-bursty": 24, "geant2": 12, "gbn": 12,
+        "busy": 40, "busy-50": 16, "poisson": 24, "poisson-75": 8, "long": 24, "far": 40, "far-few": 24,
+        "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24, "geant2": 12, "gbn": 12,
     },
     epochs=32,
     validation=24,

@@ -11,6 +11,7 @@ from twin import evaluation
 from twin.intervals import (
     COVERAGE,
     FEW,
+    FEW_NETWORKS,
     GROUPS,
     LOAD_EDGES,
     SIZE_EDGES,
@@ -75,6 +76,15 @@ def test_few_scores_are_enough_for_the_promise_on_average() -> None:
         width = conformal(group, scores[:FEW]).half_width(group[:1], np.ones(1))
         covered.append(scores[FEW] <= width[0])
     assert np.mean(covered) == pytest.approx(0.905, abs=0.05)
+
+
+def test_the_scores_of_one_network_are_no_group_of_their_own() -> None:
+    """However many they are: the group of a smaller size, with many networks, answers for it."""
+    groups = np.repeat([number(1, 0, 0), number(3, 0, 0)], 50 * FEW)
+    networks = np.concatenate([np.arange(50 * FEW) % FEW_NETWORKS, np.arange(50 * FEW) % (FEW_NETWORKS - 1)])
+    scores = np.where(groups == number(1, 0, 0), 2.0, 1.0)
+    table = np.array(conformal(groups, scores, networks).quantile)
+    assert table[1, 0, 0] == table[3, 0, 0] == 2.0
 
 
 def scores_in(where: dict[tuple[int, int, int], tuple[int, float]]) -> tuple[Ints, Floats]:
