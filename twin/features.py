@@ -14,23 +14,40 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.chunks import chunk_count, each_chunk
 from twin.features_core import (
     BURST,
     BURST_TIME,
-    FRESH,
-    INLET,
+    FIXED_S,
+    LN_BITS,
+    LN_CAPACITY,
+    LOAD,
+    LOAD_CAP,
+    OF_LINK,
+    OF_QUEUE,
+    PER_ARRIVAL,
+    POLICY,
+    PROPAGATION_S,
+    RATE_SCV_CAP,
     REGULAR,
     REGULAR_OWN,
+    S_PER_BIT,
     SQUARES,
+    SUMS,
+    SURVIVAL,
+    TINY,
+    TRANSMISSION_S,
+    WAIT_S,
+    Table,
     add_up,
-    hop_table,
+    inlets_of_hops,
+    tabulate,
 )
 from twin.models import DEFAULT_PACKET_BITS, path_packet_bits
-from twin.network import Floats, Ints, Network, Paths, Traffic, Variability
+from twin.network import Floats, Ints, Network, Paths, Traffic
 from twin.queueing import LinkQueues
+from twin.queueing_flows import Inlets
 from twin.scheduling import POLICIES
-
-Table = NDArray[np.float32]
 
 VERSION = 2
 QUEUE_FEATURES = (
@@ -74,11 +91,9 @@ HOP_FEATURES = (
     "first",  # 1 on the first hop
     "inlet_share",  # share of the queue's packets that come from the same place as this flow's
 )
-LOAD_CAP = 3.0  # far beyond saturation nothing changes any more
-RATE_SCV_CAP = 9.0
 BLOCKING_FLOOR = 1e-6  # as a feature
+_KEPT = "ways of flows"  # among what a network caches of itself
 LN_BLOCKING_FLOOR = -60.0  # as the prior: as good as none, and finite
-TINY = 1e-150  # its square is a number yet
 
 
 class Prior(Protocol):
@@ -135,46 +150,153 @@ class Features:
         return self.flow[:, FLOW_FEATURES.index("worst_load")]
 
 
-def build_features(network: Network, traffic: Traffic, prior: Prior) -> Features:
+@dataclass(frozen=True)
+class Ways:
+    """The hops of all flows: what follows from the network, and from the paths and classes of the flows."""
+
+    hops: Paths
+    queues: Ints  # [H]
+    inlets: Ints  # [H] where a hop's packets come to its queue from
+    inlet_base: Ints  # [Q] the inlets of queue q begin here; the first is the node itself
+    inlet_count: int
+
+    @classmethod
+    def of(cls, network: Network, traffic: Traffic) -> Ways:
+        """Where flow k is path k, all of one class, the network keeps the answer."""
+        if traffic.path is not None or traffic.service_class is not None:
+            return cls._walk(network, traffic)
+        if _KEPT not in network.__dict__:
+            network.__dict__[_KEPT] = cls._walk(network, traffic)
+        kept: Ways = network.__dict__[_KEPT]
+        return kept
+
+    @classmethod
+    def _walk(cls, network: Network, traffic: Traffic) -> Ways:
+        """Packets of one previous link come one after the other and so never collide on a link as fast: how
+        the packets of a queue spread over its inlets decides how much of a queue they can form."""
+        hops, queues, inlets = traffic.hops(network), traffic.hop_queues(network), Inlets.of(network)
+        slots = 1 + np.diff(inlets.offsets)[network.queue_link]
+        base = np.cumsum(slots) - slots
+        ends = network.source_index, network.target_index
+        of_hops = inlets_of_hops(hops.offsets, hops.links, queues, base, inlets.rank, *ends)
+        return cls(hops, queues, of_hops, base, int(slots.sum()))
+
+
+@dataclass(frozen=True)
+class Loops:
+    """What the loops of :mod:`twin.features_core` read: the flows, and what a hop asks of queue and link."""
+
+    ways: Ways
+    pps: Floats  # [F]
+    bits: Floats  # [F] mean packet
+    overall_bits: float  # mean packet of all
+    size_scv: Floats  # [F]
+    vary: Floats  # [F, 3] or, where all are Poisson, [0, 3]
+    of_queue: Floats  # [Q, OF_QUEUE]
+    of_link: Floats  # [L, OF_LINK]
+
+    @classmethod
+    def of(cls, network: Network, traffic: Traffic, size_scv: float, queues: LinkQueues) -> Loops:
+        """Fill in what the traffic leaves open."""
+        bits, vary = path_packet_bits(traffic), traffic.variability
+        return cls(
+            ways=Ways.of(network, traffic),
+            pps=traffic.pps,
+            bits=bits,
+            overall_bits=_overall_bits(traffic),
+            size_scv=np.full(len(bits), size_scv) if traffic.size_scv is None else traffic.size_scv,
+            vary=np.zeros((0, 3))
+            if vary is None
+            else np.column_stack([vary.gap_scv, vary.rate_scv, vary.rate_time_s]),
+            of_queue=_of_queues(network, queues),
+            of_link=_of_links(network, queues),
+        )
+
+    def add_up(self, threads: int) -> tuple[Floats, Floats]:
+        """The sums over the flows of every queue, [Q, SUMS], and the packets/s of every inlet, [I]."""
+        flows, ways = np.arange(len(self.pps)), self.ways
+        parts = chunk_count(len(flows))
+        sums = np.zeros((parts, len(self.of_queue), SUMS))
+        inlet_rate = np.zeros((parts, ways.inlet_count))
+
+        def run(part: int, low: int, high: int) -> None:
+            add_up(
+                flows[low:high], ways.hops.offsets, ways.queues, ways.inlets, self.pps, self.vary,
+                self.of_queue, sums[part], inlet_rate[part],
+            )  # fmt: skip
+
+        each_chunk(len(flows), threads, run)
+        return sums.sum(axis=0), inlet_rate.sum(axis=0)
+
+    def tabulate(self, flows: Ints, threads: int, inlet_rate: Floats, tables: FlowTables) -> None:
+        """Fill in the rows of ``flows`` and of their hops."""
+        ways = self.ways
+
+        def run(_: int, low: int, high: int) -> None:
+            tabulate(
+                flows[low:high], ways.hops.offsets, ways.hops.links, ways.queues, ways.inlets, self.pps,
+                self.bits, self.size_scv, self.vary, self.overall_bits, self.of_queue, self.of_link,
+                inlet_rate, tables.hop, tables.flow, tables.seconds, tables.bottleneck,
+            )  # fmt: skip
+
+        each_chunk(len(flows), threads, run)
+
+
+@dataclass(frozen=True)
+class FlowTables:
+    """What is written of flows and hops."""
+
+    hop: Table  # [H, len(HOP_FEATURES)]
+    flow: Table  # [F, len(FLOW_FEATURES)]
+    seconds: Floats  # [F, 2] transmission, propagation
+    bottleneck: Ints  # [F]
+
+    @classmethod
+    def empty(cls, hops: Paths) -> FlowTables:
+        """Room for all."""
+        flows = len(hops.offsets) - 1
+        return cls(
+            hop=np.empty((len(hops.links), len(HOP_FEATURES)), np.float32),
+            flow=np.empty((flows, len(FLOW_FEATURES)), np.float32),
+            seconds=np.empty((flows, 2)),
+            bottleneck=np.empty(flows, np.int64),
+        )
+
+
+def build_features(network: Network, traffic: Traffic, prior: Prior, *, threads: int = 1) -> Features:
     """Solve the prior and tabulate what the GNN needs to correct it."""
     queues = prior.solve(network, traffic)
-    hops, hop_queue = traffic.hops(network), traffic.hop_queues(network)
-    bits = path_packet_bits(traffic)
-    vary = traffic.variability or Variability.poisson(len(bits))
-    size_scv = np.full(len(bits), prior.size_scv) if traffic.size_scv is None else traffic.size_scv
-    link_load = queues.link_load
-    inlets = _Inlets.of(network)
-    survival = 1.0 - np.minimum(queues.blocking, 1 - 1e-12)
-    flow_table = np.column_stack([bits, traffic.pps, vary.gap_scv, vary.rate_scv, vary.rate_time_s])
-    sums, hop_rate, hop_inlet, inlet_rate, along = add_up(
-        hops.links, hops.offsets, hop_queue, flow_table, survival, queues.wait_s, link_load,
-        network.policy, network.capacity_bps, network.propagation_delay_s, inlets.base,
-        inlets.rank, inlets.node_in, inlets.node_out,
-        inlets.count,
-    )  # fmt: skip
-    waits, transmission, propagation, worst, bottleneck = along.T
-    ln_capacity = np.log(network.capacity_bps)
-    ln_queue_bits = np.log(np.maximum(queues.service_s, TINY)) + ln_capacity[network.queue_link]
-    arrival = np.maximum(queues.arrival_pps, TINY)
-    table = hop_table(
-        hops.links, hops.offsets, hop_queue, hop_rate, hop_inlet, inlet_rate, 1.0 / arrival,
-        np.log(bits), ln_queue_bits, ln_capacity,
-    )  # fmt: skip
+    loops = Loops.of(network, traffic, prior.size_scv, queues)
+    sums, inlet_rate = loops.add_up(threads)
+    tables = FlowTables.empty(loops.ways.hops)
+    loops.tabulate(np.arange(len(loops.pps)), threads, inlet_rate, tables)
+    return assemble(network, queues, loops, sums, inlet_rate, tables)
+
+
+def assemble(
+    network: Network,
+    queues: LinkQueues,
+    loops: Loops,
+    sums: Floats,
+    inlet_rate: Floats,
+    tables: FlowTables,
+) -> Features:
+    """All tables together, once those of flows are written."""
     return Features(
-        queue=_queue_table(network, queues, sums, link_load),
-        flow=_flow_table(traffic, vary, bits, size_scv, hops.lengths, waits, transmission, worst),
-        hop=table,
-        hops=hops,
-        hop_queue=hop_queue,
+        queue=_queue_table(network, queues, sums, inlet_rate, loops.ways.inlet_base),
+        flow=tables.flow,
+        hop=tables.hop,
+        hops=loops.ways.hops,
+        hop_queue=loops.ways.queues,
         queue_link=network.queue_link,
-        queue_part=_parts(network, queues, link_load),
+        queue_part=_parts(network, queues),
         wait_s=queues.wait_s,
         wait_std_s=queues.wait_std_s,
         ln_blocking=np.log(np.maximum(queues.blocking, np.exp(LN_BLOCKING_FLOOR))),
-        size_scv=size_scv,
-        transmission_s=transmission,
-        propagation_s=propagation,
-        bottleneck=bottleneck.astype(np.int64),
+        size_scv=loops.size_scv,
+        transmission_s=tables.seconds[:, TRANSMISSION_S],
+        propagation_s=tables.seconds[:, FIXED_S],
+        bottleneck=tables.bottleneck,
         queues=queues,
     )
 
@@ -192,53 +314,58 @@ def operating_point(network: Network, queues: LinkQueues) -> dict[str, tuple[flo
     return point | {f"{name} scheduling": (0.0, float(code in seen)) for code, name in enumerate(POLICIES)}
 
 
-@dataclass(frozen=True)
-class _Inlets:
-    """Where the packets of a queue can come from: the node itself (slot 0) or a link into it.
-
-    Packets of one previous link come one after the other and so never collide on a link as fast: how the
-    packets of a queue spread over its inlets decides how much of a queue they can form.
-    """
-
-    base: Ints  # [Q] index of the queue's slot 0
-    rank: Ints  # [L] place of a link among those into its target
-    node_in: Ints  # [L] target of every link
-    node_out: Ints  # [L] source of every link
-    count: int  # slots in all
-
-    @classmethod
-    def of(cls, network: Network) -> _Inlets:
-        target, source = network.target_index, network.source_index
-        into = np.bincount(target, minlength=len(network.nodes))
-        order = np.argsort(target, kind="stable")
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order)) - (np.cumsum(into) - into)[target[order]]
-        slots = 1 + into[source[network.queue_link]]
-        base = np.cumsum(slots) - slots
-        return cls(base, rank, target, source, int(slots.sum()))
+def _overall_bits(traffic: Traffic) -> float:
+    packets = traffic.pps.sum()
+    return float(traffic.bps.sum() / packets) if packets > 0 else DEFAULT_PACKET_BITS
 
 
-def _parts(network: Network, queues: LinkQueues, link_load: Floats) -> Table:
+def _of_queues(network: Network, queues: LinkQueues) -> Floats:
+    """What a hop needs to know of its queue, [Q, OF_QUEUE]."""
+    ln_capacity = np.log(network.capacity_bps)[network.queue_link]
+    table = np.empty((len(ln_capacity), OF_QUEUE))
+    table[:, PER_ARRIVAL] = 1.0 / np.maximum(queues.arrival_pps, TINY)
+    table[:, SURVIVAL] = 1.0 - np.minimum(queues.blocking, 1 - 1e-12)
+    table[:, LN_BITS] = np.log(np.maximum(queues.service_s, TINY)) + ln_capacity
+    table[:, WAIT_S] = queues.wait_s
+    return table
+
+
+def _of_links(network: Network, queues: LinkQueues) -> Floats:
+    """What a hop needs to know of its link, [L, OF_LINK]."""
+    table = np.zeros((len(network.links), OF_LINK))
+    table[:, LN_CAPACITY] = np.log(network.capacity_bps)
+    table[:, S_PER_BIT] = 1.0 / network.capacity_bps
+    table[:, PROPAGATION_S] = network.propagation_delay_s
+    table[:, LOAD] = queues.link_load
+    table[:, POLICY] = network.policy
+    return table
+
+
+def _parts(network: Network, queues: LinkQueues) -> Table:
     """Share of the link's load that is the queue's; equal parts of an idle link."""
-    load = link_load[network.queue_link]
+    load = queues.link_load[network.queue_link]
     equal = 1.0 / np.diff(network.queue_offsets)[network.queue_link]
     part = np.divide(queues.load, load, out=equal, where=load > 0)
     return np.asarray(part, dtype=np.float32)
 
 
-def _queue_table(network: Network, queues: LinkQueues, sums: Floats, link_load: Floats) -> Table:
+def _queue_table(
+    network: Network, queues: LinkQueues, sums: Floats, inlet_rate: Floats, inlet_base: Ints
+) -> Table:
+    """The table of QUEUE_FEATURES."""
     link, offsets = network.queue_link, network.queue_offsets
     arrival = np.maximum(queues.arrival_pps, TINY)
     service = np.maximum(queues.service_s, TINY)
     below = np.concatenate([[0.0], np.cumsum(queues.load)])
     policy = network.policy[link]
+    one_inlet = np.add.reduceat(inlet_rate**2, inlet_base) if len(link) else inlet_rate
     burst = sums[:, BURST] / arrival**2
     burst_s = np.divide(
         sums[:, BURST_TIME], sums[:, BURST], out=np.zeros_like(burst), where=sums[:, BURST] > 0
     )
     columns = {
         "load": np.minimum(queues.load, LOAD_CAP),
-        "link_load": np.minimum(link_load[link], LOAD_CAP),
+        "link_load": np.minimum(queues.link_load[link], LOAD_CAP),
         "higher_load": np.minimum(np.maximum(below[:-1] - below[offsets[:-1]][link], 0.0), LOAD_CAP),
         "ln_wait": np.log1p(queues.wait_s / service),
         "utilisation": np.minimum(queues.load * (1 - queues.blocking), 1.0),
@@ -247,8 +374,8 @@ def _queue_table(network: Network, queues: LinkQueues, sums: Floats, link_load: 
         "size_scv": queues.service_scv,
         "ln_blocking": np.log(np.maximum(queues.blocking, BLOCKING_FLOOR)) / -np.log(BLOCKING_FLOOR),
         "flow_concentration": sums[:, SQUARES] / arrival**2,
-        "inlet_concentration": sums[:, INLET] / arrival**2,
-        "fresh": sums[:, FRESH] / arrival,
+        "inlet_concentration": one_inlet / arrival**2,
+        "fresh": inlet_rate[inlet_base] / arrival,
         "regular": sums[:, REGULAR] / arrival,
         "regular_concentration": sums[:, REGULAR_OWN] / arrival**2,
         "burst_scv": np.minimum(burst, RATE_SCV_CAP),
@@ -261,28 +388,3 @@ def _queue_table(network: Network, queues: LinkQueues, sums: Floats, link_load: 
         "drr": policy == POLICIES.index("DRR"),
     }
     return np.column_stack([columns[name] for name in QUEUE_FEATURES]).astype(np.float32)
-
-
-def _flow_table(
-    traffic: Traffic,
-    vary: Variability,
-    bits: Floats,
-    size_scv: Floats,
-    lengths: Ints,
-    waits: Floats,
-    transmission: Floats,
-    worst: Floats,
-) -> Table:
-    packets = traffic.pps.sum()
-    overall = traffic.bps.sum() / packets if packets > 0 else DEFAULT_PACKET_BITS
-    columns = {
-        "hops": lengths / 8,
-        "worst_load": np.minimum(worst, LOAD_CAP),
-        "ln_queueing": np.log1p(waits / np.maximum(transmission, TINY)),
-        "ln_size": np.log(bits / overall),
-        "size_scv": size_scv,
-        "gap_scv": vary.gap_scv,
-        "rate_scv": np.minimum(vary.rate_scv, RATE_SCV_CAP),
-        "ln_burst": np.log1p(vary.rate_time_s * traffic.pps),
-    }
-    return np.column_stack([columns[name] for name in FLOW_FEATURES]).astype(np.float32)

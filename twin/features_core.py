@@ -1,10 +1,13 @@
-"""What must be added up over hundreds of thousands of hops, compiled.
+"""The loops over flows and their hops that make features, compiled. Each runs on some of the flows, so that
+several run side by side (:mod:`twin.chunks`), or on those alone that a change touches.
 
-``flows`` [F, 5] holds bits a packet, packets/s, squared variation of gaps, of the rate, and its correlation
-time (s). Rates thin out along a path: what a queue drops does not reach the next.
+Rates thin out along a path: what a queue drops does not reach the next. Packets come to a queue from the node
+itself (slot 0 of its inlets) or from a link into that node.
 """
 
 from __future__ import annotations
+
+from math import log, log1p
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,73 +17,103 @@ from twin.network import Floats, Ints
 
 # Columns of the sums over the flows of a queue, λ the flow's rate there:
 SQUARES = 0  # λ²
-INLET = 1  # (Σ λ of one inlet)²
-FRESH = 2  # λ of flows that begin here
-REGULAR = 3  # λ·(1 − variation of gaps)
-REGULAR_OWN = 4  # λ²·(1 − variation of gaps)
-BURST = 5  # λ²·variation of the rate
-BURST_TIME = 6  # the same times its correlation time
-SUMS = 7
+REGULAR = 1  # λ·(1 − variation of gaps)
+REGULAR_OWN = 2  # λ²·(1 − variation of gaps)
+BURST = 3  # λ²·variation of the rate
+BURST_TIME = 4  # the same times its correlation time
+SUMS = 5
+# Columns of what a hop needs to know of its queue:
+PER_ARRIVAL, SURVIVAL, LN_BITS, WAIT_S = range(4)
+OF_QUEUE = 4
+# ... and of its link:
+LN_CAPACITY, S_PER_BIT, PROPAGATION_S, LOAD, POLICY = range(5)
+OF_LINK = 8  # columns, a line of the processor's cache
+# Of what is told of a flow beside its row of features:
+TRANSMISSION_S, FIXED_S = range(2)
+LOAD_CAP = 3.0  # far beyond saturation nothing changes any more
+RATE_SCV_CAP = 9.0
+TINY = 1e-150  # its square is a number yet
+Table = NDArray[np.float32]
+
+
+@compiled
+def inlets_of_hops(
+    offsets: Ints, links: Ints, queues: Ints, base: Ints, rank: Ints, from_node: Ints, to_node: Ints
+) -> Ints:
+    """Where the packets of every hop come to its queue from, [H]: slots of queue q begin at base[q]."""
+    inlets = np.empty(links.shape[0], np.int64)
+    for flow in range(offsets.shape[0] - 1):
+        for hop in range(offsets[flow], offsets[flow + 1]):
+            inlets[hop] = base[queues[hop]]
+            if hop > offsets[flow] and to_node[links[hop - 1]] == from_node[links[hop]]:
+                inlets[hop] += 1 + rank[links[hop - 1]]
+    return inlets
 
 
 @compiled
 def add_up(
-    links: Ints, offsets: Ints, queues: Ints, flows: Floats, survival: Floats, wait_s: Floats,
-    link_load: Floats, policy: Ints, capacity_bps: Floats, propagation_s: Floats,
-    inlet_base: Ints, inlet_rank: Ints, node_in: Ints, node_out: Ints, inlets: int,
-) -> tuple[Floats, NDArray[np.float32], NDArray[np.int32], Floats, Floats]:  # fmt: skip
-    """Sums over queues [Q, SUMS]; per hop its rate and inlet [H]; rates of inlets; and per flow [F, 5] the
-    sums of waits, transmission and propagation (s), the highest link load, and that link's policy."""
-    sums = np.zeros((survival.shape[0], SUMS))
-    hop_rate = np.empty(links.shape[0], dtype=np.float32)
-    hop_inlet = np.empty(links.shape[0], dtype=np.int32)
-    inlet_rate = np.zeros(inlets)
-    along = np.zeros((flows.shape[0], 5))
-    for flow in range(flows.shape[0]):
-        bits, rate, irregular, burst, burst_s = flows[flow]
-        previous = -1
+    flows: Ints, offsets: Ints, queues: Ints, inlets: Ints, pps: Floats, vary: Floats, of_queue: Floats,
+    sums: Floats, inlet_rate: Floats,
+) -> None:  # fmt: skip
+    """Add ``flows`` to the sums over every queue [Q, SUMS] and to the packets/s of every inlet [I].
+
+    ``vary`` [F, 3]: squared variation of gaps, of the rate, and its correlation time (s); [0, 3] = Poisson.
+    """
+    poisson = vary.shape[0] == 0
+    for flow in flows:
+        rate = pps[flow]
         for hop in range(offsets[flow], offsets[flow + 1]):
-            link, queue = links[hop], queues[hop]
-            inlet = inlet_base[queue]
-            if previous >= 0 and node_in[previous] == node_out[link]:
-                inlet += 1 + inlet_rank[previous]
-            hop_rate[hop], hop_inlet[hop] = rate, inlet
-            inlet_rate[inlet] += rate
+            queue = queues[hop]
+            inlet_rate[inlets[hop]] += rate
             square = rate * rate
             sums[queue, SQUARES] += square
-            sums[queue, REGULAR] += rate * (1.0 - irregular)
-            sums[queue, REGULAR_OWN] += square * (1.0 - irregular)
-            sums[queue, BURST] += square * burst
-            sums[queue, BURST_TIME] += square * burst * burst_s
-            along[flow, 0] += wait_s[queue]
-            along[flow, 1] += bits / capacity_bps[link]
-            along[flow, 2] += propagation_s[link]
-            if hop == offsets[flow] or link_load[link] > along[flow, 3]:
-                along[flow, 3], along[flow, 4] = link_load[link], policy[link]
-            rate *= survival[queue]
-            previous = link
-    for queue in range(survival.shape[0]):
-        sums[queue, FRESH] = inlet_rate[inlet_base[queue]]
-        end = inlet_base[queue + 1] if queue + 1 < survival.shape[0] else inlets
-        for inlet in range(inlet_base[queue], end):
-            sums[queue, INLET] += inlet_rate[inlet] ** 2
-    return sums, hop_rate, hop_inlet, inlet_rate, along
+            if not poisson:
+                regular, burst = 1.0 - vary[flow, 0], vary[flow, 1]
+                sums[queue, REGULAR] += rate * regular
+                sums[queue, REGULAR_OWN] += square * regular
+                sums[queue, BURST] += square * burst
+                sums[queue, BURST_TIME] += square * burst * vary[flow, 2]
+            rate *= of_queue[queue, SURVIVAL]
 
 
 @compiled
-def hop_table(
-    links: Ints, offsets: Ints, queues: Ints, hop_rate: NDArray[np.float32], hop_inlet: NDArray[np.int32],
-    inlet_rate: Floats, per_arrival: Floats, ln_bits: Floats, ln_queue_bits: Floats, ln_capacity: Floats,
-) -> NDArray[np.float32]:  # fmt: skip
-    """The table of twin.features.HOP_FEATURES, [H, 5]."""
-    table = np.empty((links.shape[0], 5), dtype=np.float32)
-    for flow in range(offsets.shape[0] - 1):
-        first = offsets[flow]
-        for hop in range(first, offsets[flow + 1]):
-            queue, link = queues[hop], links[hop]
-            table[hop, 0] = hop_rate[hop] * per_arrival[queue]
-            table[hop, 1] = ln_bits[flow] - ln_queue_bits[queue]
-            table[hop, 2] = 0.0 if hop == first else ln_capacity[link] - ln_capacity[links[hop - 1]]
-            table[hop, 3] = 1.0 if hop == first else 0.0
-            table[hop, 4] = inlet_rate[hop_inlet[hop]] * per_arrival[queue]
-    return table
+def tabulate(
+    flows: Ints, offsets: Ints, links: Ints, queues: Ints, inlets: Ints, pps: Floats, bits: Floats,
+    size_scv: Floats, vary: Floats, overall_bits: float, of_queue: Floats, of_link: Floats,
+    inlet_rate: Floats, hop_x: Table, flow_x: Table, seconds: Floats, bottleneck: Ints,
+) -> None:  # fmt: skip
+    """Write of every one of ``flows`` its row of twin.features.FLOW_FEATURES, those of its hops
+    (HOP_FEATURES), its seconds of transmission and propagation, and the policy of its bottleneck: the link
+    with the highest load on the way."""
+    poisson = vary.shape[0] == 0
+    ln_overall = log(overall_bits)
+    for flow in flows:
+        first, end = offsets[flow], offsets[flow + 1]
+        rate, ln_bits = pps[flow], log(bits[flow])
+        waits, per_bit, fixed, worst, policy = 0.0, 0.0, 0.0, -1.0, 0.0
+        before = of_link[links[first], LN_CAPACITY] if end > first else 0.0
+        for hop in range(first, end):
+            queue, link = of_queue[queues[hop]], of_link[links[hop]]
+            hop_x[hop, 0] = rate * queue[PER_ARRIVAL]
+            hop_x[hop, 1] = ln_bits - queue[LN_BITS]
+            hop_x[hop, 2] = link[LN_CAPACITY] - before
+            hop_x[hop, 3] = 1.0 if hop == first else 0.0
+            hop_x[hop, 4] = inlet_rate[inlets[hop]] * queue[PER_ARRIVAL]
+            waits += queue[WAIT_S]
+            per_bit += link[S_PER_BIT]
+            fixed += link[PROPAGATION_S]
+            policy = link[POLICY] if link[LOAD] > worst else policy
+            worst = max(worst, link[LOAD])
+            rate *= queue[SURVIVAL]
+            before = link[LN_CAPACITY]
+        transmission = bits[flow] * per_bit
+        seconds[flow, TRANSMISSION_S], seconds[flow, FIXED_S] = transmission, fixed
+        bottleneck[flow] = int(policy)
+        flow_x[flow, 0] = (end - first) / 8
+        flow_x[flow, 1] = min(max(worst, 0.0), LOAD_CAP)
+        flow_x[flow, 2] = log1p(waits / max(transmission, TINY))
+        flow_x[flow, 3] = ln_bits - ln_overall
+        flow_x[flow, 4] = size_scv[flow]
+        flow_x[flow, 5] = 1.0 if poisson else vary[flow, 0]
+        flow_x[flow, 6] = 0.0 if poisson else min(vary[flow, 1], RATE_SCV_CAP)
+        flow_x[flow, 7] = 0.0 if poisson else log1p(vary[flow, 2] * pps[flow])

@@ -1,7 +1,7 @@
 """A trained RouteNet as a delay model: on a CPU without torch, on CUDA through the module of the paper.
 
 The arithmetic is in :mod:`twin.inference_cpu`; here a state becomes features, and sums over hops become
-delay, jitter, loss and an interval."""
+delay, jitter, loss and an interval (:mod:`twin.inference_conclude`)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from pathlib import Path
 import numpy as np
 
 from twin.checkpoint import Checkpoint, read_checkpoint
+from twin.chunks import each_chunk
 from twin.errors import CheckpointError
 from twin.features import Features, Prior, build_features, operating_point
+from twin.inference_conclude import JITTER_S, LOG_WIDTH, LOSS, MEAN_S, PREDICTED, conclude, expect
 from twin.inference_cpu import CpuForward, Said, fits
-from twin.intervals import group_of
+from twin.intervals import LOAD_EDGES, SIZE_EDGES
 from twin.models import PathPrediction
-from twin.network import Floats, Network, Traffic
-from twin.queueing import MG1K, interval_width
+from twin.network import Floats, Ints, Network, Traffic
+from twin.queueing import MG1K
 from twin.unqueued import Unqueued
 
 PRIORS: dict[str, Callable[[float], Prior]] = {
     "mg1k": lambda size_scv: MG1K(size_scv=size_scv),
     "unqueued": Unqueued,
 }
-LEAST_S = 1e-300
-
-
 Forward = Callable[[Features], Said]
 
 
@@ -40,37 +39,57 @@ class RouteNet:
         self.name = checkpoint.config.name
         self.version = f"{checkpoint.provenance.recipe}-{checkpoint.digest}"
         self.prior = prior_of(checkpoint)
-        self.forward = _forward(checkpoint, device, threads)
+        self.threads = threads or os.cpu_count() or 1
+        self.forward = _forward(checkpoint, device, self.threads)
 
     def predict(self, network: Network, traffic: Traffic) -> PathPrediction:
         """Predict all flows; where there is no route at all, zeros."""
-        features = build_features(network, traffic, self.prior)
-        return self.conclude(network, features, self.forward(features))
+        features = build_features(network, traffic, self.prior, threads=self.threads)
+        predicted = np.empty((PREDICTED, len(features.flow)))
+        everyone = np.arange(len(features.flow))
+        self.conclude(everyone, network, traffic, features, self.forward(features), predicted)
+        return self.prediction(network, features, predicted)
 
     def expect(self, features: Features) -> tuple[Floats, Floats]:
-        """Queueing + transmission of every flow (s), and the error to expect of its logarithm: [F] each.
+        """Queueing + transmission of every flow (s), and the error to expect of its logarithm: [F] each."""
+        said = self.forward(features)
+        flows = np.arange(len(said.ln_scale))
+        queueing, scale = np.empty(len(flows)), np.empty(len(flows))
+        expect(flows, said.waits_s, features.transmission_s, said.ln_scale, queueing, scale)
+        return queueing, scale
 
-        What the network expects of itself, and how far the heads of its ensemble are apart.
-        """
-        return self._expected(features, self.forward(features))
+    def conclude(
+        self,
+        flows: Ints,
+        network: Network,
+        traffic: Traffic,
+        features: Features,
+        said: Said,
+        predicted: Floats,
+    ) -> None:
+        """Fill in delay, jitter, loss and width of the interval of ``flows``, [PREDICTED, F]."""
+        size = np.searchsorted(SIZE_EDGES, len(network.nodes))
+        quantile = np.array(self.checkpoint.intervals.quantile[int(size)])
+        seconds = traffic.observed_s
+        packets = np.zeros(0) if seconds is None else traffic.pps * seconds
+        edges = np.array(LOAD_EDGES)
 
-    def _expected(self, features: Features, said: Said) -> tuple[Floats, Floats]:
-        queueing = said.waits_s + features.transmission_s[:, None]
-        apart = np.log(np.maximum(queueing, LEAST_S)).std(axis=1)
-        return queueing.mean(axis=1), np.hypot(np.exp(said.ln_scale), apart)
+        def run(_: int, low: int, high: int) -> None:
+            conclude(
+                flows[low:high], features.hops.offsets, said.waits_s, said.variance_s2, said.ln_survival,
+                said.ln_scale, features.transmission_s, features.propagation_s, features.size_scv,
+                features.bottleneck, features.worst_load, edges, quantile, packets, predicted,
+            )  # fmt: skip
 
-    def conclude(self, network: Network, features: Features, said: Said) -> PathPrediction:
-        """From sums over hops to delay, jitter, loss and interval of every flow."""
-        routed = features.routed
-        queueing, scale = self._expected(features, said)
-        group = group_of(len(network.nodes), features.bottleneck, features.worst_load)
-        half = self.checkpoint.intervals.half_width(group, scale)
-        variance = said.variance_s2 + features.size_scv * features.transmission_s**2
+        each_chunk(len(flows), self.threads, run)
+
+    def prediction(self, network: Network, features: Features, predicted: Floats) -> PathPrediction:
+        """Together with what links and the whole network tell."""
         return PathPrediction(
-            mean_s=np.where(routed, queueing + features.propagation_s, 0.0),
-            jitter_s=np.where(routed, np.sqrt(variance), 0.0),
-            loss=np.where(routed, -np.expm1(said.ln_survival), 0.0),
-            log_width=np.where(routed, interval_width(queueing, features.propagation_s, half), 0.0),
+            mean_s=predicted[MEAN_S],
+            jitter_s=predicted[JITTER_S],
+            loss=predicted[LOSS],
+            log_width=predicted[LOG_WIDTH],
             link_utilisation=features.queues.utilisation,
             out_of_range=self.checkpoint.safe_range.violations(operating_point(network, features.queues)),
         )
@@ -98,9 +117,9 @@ def prior_of(checkpoint: Checkpoint) -> Prior:
     return known(checkpoint.size_scv)
 
 
-def _forward(checkpoint: Checkpoint, device: str, threads: int | None) -> Forward:
+def _forward(checkpoint: Checkpoint, device: str, threads: int) -> Forward:
     if device == "cpu" and fits(checkpoint.config):
-        return CpuForward(checkpoint, threads or os.cpu_count() or 1)
+        return CpuForward(checkpoint, threads)
     from twin.routenet import TorchForward  # torch: for CUDA, and for other sizes than the kernel's
 
     return TorchForward(checkpoint, device)

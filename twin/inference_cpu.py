@@ -1,29 +1,27 @@
 """RouteNet's forward pass on a CPU, without torch: weights arranged for the fused kernel, and its runs.
 
-Chunks of flows run on threads (the kernels hold no lock); what comes out does not depend on how many.
-Networks of a few thousand flows run on one thread: they are done before others wake.
+Chunks of flows run on threads (:mod:`twin.chunks`). Every step takes the flows to run, so that
+:mod:`twin.incremental` can run those alone that a change touches.
 
 Letters as in :class:`twin.routenet.RouteNetModule`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, Checkpoint, RouteNetConfig
+from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, OTHERS, Checkpoint, RouteNetConfig
+from twin.chunks import chunk_count, each_chunk
 from twin.errors import CheckpointError
 from twin.features import Features
-from twin.inference_kernel import CHUNKS, HEADS, HIDDEN, OUTPUTS, STATE, affine, chunks, halved, last, sweep
-from twin.network import Floats
+from twin.inference_kernel import HEADS, HIDDEN, OUTPUTS, STATE, affine, embed, halved, last, sweep
+from twin.network import Floats, Ints
 
-SMALL = 5_000  # flows: below, threads cost more than they bring
 Array = NDArray[np.float32]
+NOTHING_KEPT = np.empty((0, STATE), np.float32)
 
 
 @dataclass(frozen=True)
@@ -34,22 +32,6 @@ class Said:
     variance_s2: Floats  # [F] of the waits
     ln_survival: Floats  # [F]
     ln_scale: Floats  # [F] ln of the error to expect of ln(queueing + transmission)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="routenet")
-
-
-def each_chunk(flows: int, threads: int, work: Callable[[int, int, int], None]) -> None:
-    """Call work(number of the chunk, first flow, end) for all chunks; the first error of any is raised."""
-    parts = [(number, low, high) for number, (low, high) in enumerate(chunks(flows))]
-    if threads == 1 or flows < SMALL:
-        for part in parts:
-            work(*part)
-        return
-    for done in [_pool(threads).submit(work, *part) for part in parts]:
-        done.result()
 
 
 def fits(config: RouteNetConfig) -> bool:
@@ -71,34 +53,61 @@ class CpuForward:
             name: np.ascontiguousarray(array.T) for name, array in self.w.items() if array.ndim == 2
         }
         self.config = config
+        self.flows = _Perceptron.of(checkpoint, "flow")
+        self.queues = _Perceptron.of(checkpoint, "queue")
+        self.error = tuple(
+            array
+            for layer in ("0", "2")
+            for array in (self.turned[f"expect_error.{layer}.weight"], self.w[f"expect_error.{layer}.bias"])
+        )
         self.gru = _Gru.of(checkpoint)
         self.read = _Readout.of(checkpoint)
 
     def __call__(self, features: Features) -> Said:
         """T sweeps along all flows with T − 1 updates of all queues between them; the last reads out."""
-        h_q = self._mlp("embed_queue", self._scaled("queue", features.queue))
-        h_f = np.empty((len(features.flow), self.config.state), np.float32)
-
-        def embed(_: int, low: int, high: int) -> None:
-            h_f[low:high] = self._mlp("embed_flow", self._scaled("flow", features.flow[low:high]))
-
-        each_chunk(len(h_f), self.threads, embed)
+        everyone = np.arange(len(features.flow))
+        h_q = self.embed_queues(features.queue)
+        h_f = np.empty((len(everyone), STATE), np.float32)
+        self.embed_flows(everyone, features.flow, h_f)
         for _ in range(self.config.iterations - 1):
-            h_q = self._update_queues(features, h_q, self._messages(features, h_q, h_f))
-        return self._read_out(features, h_q, h_f)
+            told = self.tell(everyone, features, h_q, h_f, h_f)
+            h_q = self.update_queues(features, h_q, told)
+        sums, ln_scale = np.empty((len(h_f), self.config.heads + 2)), np.empty(len(h_f))
+        self.read_out(everyone, features, h_q, h_f, sums, ln_scale)
+        return self.said(sums, ln_scale)
 
-    def _messages(self, features: Features, h_q: Array, h_f: Array) -> Array:
-        """Run the GRU along all flows; what queues are told, [Q, state], summed in the order of chunks."""
-        told = np.zeros((CHUNKS, *h_q.shape), np.float32)
-        gru = self.gru.arguments(h_q)
+    def embed_queues(self, queue_x: Array) -> Array:
+        """h_q of all queues before anything is told, [Q, STATE]."""
+        return self.queues(queue_x)
+
+    def embed_flows(self, flows: Ints, flow_x: Array, h_f: Array) -> None:
+        """h_f of ``flows`` before their first hop."""
+
+        def run(_: int, low: int, high: int) -> None:
+            embed(flows[low:high], flow_x, *self.flows.arguments(), h_f)
+
+        each_chunk(len(flows), self.threads, run)
+
+    def tell(
+        self,
+        flows: Ints,
+        features: Features,
+        h_q: Array,
+        h_in: Array,
+        h_out: Array,
+        kept: Array = NOTHING_KEPT,
+    ) -> Array:
+        """Run the GRU along ``flows``; what queues are told, [Q, STATE], beyond what was ``kept`` of it."""
+        told = np.zeros((chunk_count(len(flows)), *h_q.shape), np.float32)
+        hops, gru = (features.hop_queue, features.hops.offsets, features.hop), self.gru.arguments(h_q)
 
         def run(chunk: int, low: int, high: int) -> None:
-            sweep(features.hop_queue, features.hops.offsets, low, high, features.hop, *gru, h_f, told[chunk])
+            sweep(flows[low:high], *hops, *gru, h_in, h_out, told[chunk], kept)
 
-        each_chunk(len(h_f), self.threads, run)
+        each_chunk(len(flows), self.threads, run)
         return np.asarray(told.sum(axis=0))
 
-    def _update_queues(self, features: Features, h_q: Array, message: Array) -> Array:
+    def update_queues(self, features: Features, h_q: Array, message: Array) -> Array:
         """GRU cell of all queues, input [message, h_l]."""
         links = int(features.queue_link[-1]) + 1 if len(h_q) else 0
         h_l = np.zeros((links, h_q.shape[1]), np.float32)
@@ -111,35 +120,69 @@ class CpuForward:
         new = np.tanh(n_in + reset * n)
         return np.asarray(new + update * (h_q - new))
 
-    def _read_out(self, features: Features, h_q: Array, h_f: Array) -> Said:
-        heads = self.config.heads
-        sums, ln_scale = np.zeros((len(h_f), heads + 2)), np.empty(len(h_f))
+    def read_out(
+        self, flows: Ints, features: Features, h_q: Array, h_f: Array, sums: Floats, ln_scale: Floats
+    ) -> None:
+        """The last sweep: sums over the hops of ``flows`` [F, heads + 2], and their expected errors [F]."""
         prior = np.column_stack([features.wait_s, features.wait_std_s, features.ln_blocking])
-        gru, read = self.gru.arguments(h_q), self.read.arguments(h_q)
-        limit = np.float32(self.config.limit)
+        hops = (features.hop_queue, features.hops.offsets, features.hop)
+        layers = (*self.gru.arguments(h_q), h_f, *self.read.arguments(h_q), *self.error)
+        heads, limit = self.config.heads, np.float32(self.config.limit)
 
         def run(_: int, low: int, high: int) -> None:
-            hops = (features.hop_queue, features.hops.offsets, low, high, features.hop)
-            last(*hops, *gru, h_f, *read, heads, limit, prior, sums)
-            ln_scale[low:high] = self._mlp("expect_error", h_f[low:high])[:, 0] + self.config.ln_scale
+            last(flows[low:high], *hops, *layers, heads, limit, prior, sums, ln_scale)
 
-        each_chunk(len(h_f), self.threads, run)
+        each_chunk(len(flows), self.threads, run)
+
+    def said(self, sums: Floats, ln_scale: Floats) -> Said:
+        """What :meth:`read_out` has written, by name."""
+        heads = self.config.heads
         return Said(
             waits_s=sums[:, :heads],
             variance_s2=sums[:, heads],
             ln_survival=sums[:, heads + 1],
-            ln_scale=np.clip(ln_scale, LEAST_LN_SCALE, MOST_LN_SCALE),
+            ln_scale=np.clip(ln_scale + self.config.ln_scale, LEAST_LN_SCALE, MOST_LN_SCALE),
         )
 
-    def _scaled(self, table: str, values: Array) -> Array:
-        low, high, mean, deviation = (
-            self.w[f"scale_{table}.{part}"] for part in ("low", "high", "mean", "deviation")
-        )
-        return np.asarray((np.clip(values, low, high) - mean) / deviation)
 
-    def _mlp(self, name: str, values: Array) -> Array:
-        hidden = affine(values, self.turned[f"{name}.0.weight"], self.w[f"{name}.0.bias"], relu=True)
-        return affine(hidden, self.turned[f"{name}.2.weight"], self.w[f"{name}.2.bias"])
+@dataclass(frozen=True)
+class _Perceptron:
+    """Scaled features through two layers. A feature that never varied has a scale of a thousand and more, so
+    its mean goes first: folded into the weights it would cost the digits of the others."""
+
+    low: Array
+    high: Array
+    mean: Array
+    per_deviation: Array
+    w_1: Array
+    b_1: Array
+    w_2: Array
+    b_2: Array
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, table: str) -> _Perceptron:
+        w, name = checkpoint.weights, f"embed_{table}"
+        return cls(
+            low=w[f"scale_{table}.low"],
+            high=w[f"scale_{table}.high"],
+            mean=w[f"scale_{table}.mean"],
+            per_deviation=np.float32(1.0) / w[f"scale_{table}.deviation"],
+            w_1=np.ascontiguousarray(w[f"{name}.0.weight"].T),
+            b_1=w[f"{name}.0.bias"],
+            w_2=np.ascontiguousarray(w[f"{name}.2.weight"].T),
+            b_2=w[f"{name}.2.bias"],
+        )
+
+    def __call__(self, x: Array) -> Array:
+        """[n, features] → [n, outputs]."""
+        scaled = (np.clip(x, self.low, self.high) - self.mean) * self.per_deviation
+        hidden = affine(scaled, self.w_1, self.b_1, relu=True)
+        return affine(hidden, self.w_2, self.b_2)
+
+    def arguments(self) -> tuple[Array, ...]:
+        """low, high, mean, per_deviation, w_1, b_1, w_2, b_2."""
+        scale = self.low, self.high, self.mean, self.per_deviation
+        return *scale, self.w_1, self.b_1, self.w_2, self.b_2
 
 
 @dataclass(frozen=True)
@@ -154,7 +197,7 @@ class _Gru:
     w_queue: Array
     bias: Array
     w_hop: Array
-    b_new: Array
+    b_state: Array
     w_state: Array
 
     @classmethod
@@ -171,13 +214,14 @@ class _Gru:
             w_queue=np.ascontiguousarray(w_in[:, :state].T),
             bias=bias - w_hop @ mean,
             w_hop=np.ascontiguousarray(w_hop.T),
-            b_new=bias_state[2 * state :],
+            b_state=np.concatenate([np.zeros(2 * state, np.float32), bias_state[2 * state :]]),
             w_state=np.ascontiguousarray(halved(w["flow_update.weight_hh"], state).T),
         )
 
     def arguments(self, h_q: Array) -> tuple[Array, ...]:
-        """low, high, gates, w_hop, b_new, w_state."""
-        return self.low, self.high, affine(h_q, self.w_queue, self.bias), self.w_hop, self.b_new, self.w_state
+        """low, high, gates, w_hop, b_state, w_state."""
+        gates = affine(h_q, self.w_queue, self.bias)
+        return self.low, self.high, gates, self.w_hop, self.b_state, self.w_state
 
 
 @dataclass(frozen=True)
@@ -211,10 +255,10 @@ class _Readout:
 
 
 def _spread(outputs: Array, heads: int) -> Array:
-    """[…, heads + 3] with room for HEADS heads."""
+    """[…, heads + OTHERS] with room for HEADS heads, and zeros up to OUTPUTS."""
     spread = np.zeros((*outputs.shape[:-1], OUTPUTS), np.float32)
     spread[..., :heads] = outputs[..., :heads]
-    spread[..., HEADS:] = outputs[..., heads:]
+    spread[..., HEADS : HEADS + OTHERS] = outputs[..., heads:]
     return spread
 
 

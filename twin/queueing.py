@@ -157,8 +157,11 @@ class MG1K:
         inlets = Inlets.of(network)
         blocking = np.zeros(len(network.queue_link))
         follows = np.zeros((len(blocking), 3))
+        passes = np.full(len(blocking), -1.0)
         for step in range(PASSES):
-            offered, came = offer(network, flows, inlets, blocking)
+            if step == 0 or (1 - blocking != passes).any():  # else flows offer what they did
+                passes = 1 - blocking
+                offered, came = offer(network, flows, inlets, blocking)
             demand = self._demand(network, flows, offered)
             told = self._told(network, demand, offered, inlets, came, follows)
             if step < 2 or step % BURST_PASSES == 0:

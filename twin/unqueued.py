@@ -13,6 +13,7 @@ import numpy as np
 from twin.models import check_traffic, path_packet_bits
 from twin.network import Network, Traffic
 from twin.queueing import LinkQueues
+from twin.queueing_flows import BPS, PPS, Flows, Inlets, offer
 
 
 class Unqueued:
@@ -24,10 +25,10 @@ class Unqueued:
     def solve(self, network: Network, traffic: Traffic) -> LinkQueues:
         """Every queue with the wait of one packet."""
         check_traffic(network, traffic)
-        hops, queue = traffic.hops(network), traffic.hop_queues(network)
         count, bits = len(network.queue_link), path_packet_bits(traffic)
-        pps = np.bincount(queue, traffic.pps[hops.hop_path], count).astype(np.float64)
-        bps = np.bincount(queue, traffic.bps[hops.hop_path], count).astype(np.float64)
+        flows = Flows.of(network, traffic, self.size_scv)
+        offered, _ = offer(network, flows, Inlets.of(network), np.zeros(count))
+        pps, bps = offered[:, PPS], offered[:, BPS]
         mean_bits = np.divide(bps, pps, out=np.full(count, bits.mean() if len(bits) else 1.0), where=pps > 0)
         capacity = network.capacity_bps[network.queue_link]
         service = mean_bits / capacity

@@ -15,10 +15,11 @@ from routenet_examples import STATES, State, checkpoint_of, features_of, lab, mi
 from torch_geometric.data import Batch
 
 from twin.checkpoint import Checkpoint, RouteNetConfig, write_checkpoint
+from twin.chunks import SMALL, each_chunk
 from twin.errors import CheckpointError
 from twin.features import Features
 from twin.inference import RouteNet, load, prior_of
-from twin.inference_cpu import SMALL, CpuForward, Said, each_chunk
+from twin.inference_cpu import CpuForward, Said
 from twin.routenet import TorchForward, to_graph
 from twin.topologies import power_law
 from twin.traffic import gravity
@@ -136,14 +137,14 @@ import sys
 from pathlib import Path
 import numpy as np
 from twin.inference import load
-from twin.inference_kernel import last, sweep
+from twin.inference_kernel import embed, last, sweep
 from twin.network import Link, Network, Traffic
 links = (Link("A", "B", 1e6), Link("B", "A", 1e6))
 network = Network(("A", "B"), links, np.array([[-1, 0], [1, -1]], dtype=np.int16))
 model = load(Path(sys.argv[1]))
 said = model.predict(network, Traffic(bps=np.full(2, 5e5), pps=np.full(2, 500.0)))
 assert (said.mean_s > 0).all()
-print(sum(sum(kernel.stats.cache_misses.values()) for kernel in (sweep, last)), "compiled")
+print(sum(sum(kernel.stats.cache_misses.values()) for kernel in (embed, sweep, last)), "compiled")
 print(*sorted(name for name in sys.modules if name.split(".")[0].startswith("torch")))
 """
 
