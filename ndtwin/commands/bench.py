@@ -47,6 +47,20 @@ def simulator(
     _tell(figures, as_json)
 
 
+@app.command()
+def calibration(
+    nodes: Annotated[int, typer.Option(help="Of the network whose cost is measured.", min=2)] = 300,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Errors in the simulated lab before and after its measurements have taught the models, and the cost."""
+    from ndtwin.bench_calibration import bench_calibration
+
+    models, skipped = load_models(model or [], checkpoint)
+    _tell({**bench_calibration(models, nodes), "skipped": skipped}, as_json)
+
+
 def _tell(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(figures)
