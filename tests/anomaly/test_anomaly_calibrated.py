@@ -130,3 +130,20 @@ def test_switching_calibration_raises_no_alert(
     calibrated_error, plain_error = sorted([before, loop.errors[-1]])
     assert calibrated_error < 0.02
     assert plain_error > 0.03
+
+
+def test_an_alert_ends_when_its_fault_has_lasted_longer_than_the_patience() -> None:
+    """Half an hour by default, here eight windows: then it is how the network is. Nothing else is told."""
+    world = lab_world(1)
+    loop = Loop(world, rules=CalibrationRules(patience_windows=8), told=untold(world.network))
+    link = world.network.link_names.index(LINK)
+    world.due = [(200.0, link_delay(link, 0.005)[0])]
+    loop.windows(20)
+    told = [(k, alert) for k in range(16) for alert in loop.window() if alert.state in ("firing", "resolved")]
+    assert {alert.fingerprint for _, alert in told} == {told[0][1].fingerprint}
+    assert (told[0][0], told[0][1].state) == (1, "firing")
+    assert told[-1][1].state == "resolved"
+    assert 8 <= told[-1][0] <= 13
+    assert learnt(loop).links.offset_s[link] == pytest.approx(
+        world.network.links[link].propagation_delay_s + 0.005, rel=0.02
+    )
