@@ -72,10 +72,10 @@ class ForecastProcessor:
         )
 
     def resume(self, prediction: Prediction) -> None:
-        """Go on after a prediction that was published: nothing up to it is predicted again."""
-        newest = self.newest.get(prediction.network, -1)
-        self.newest[prediction.network] = max(newest, prediction.state_version)
-        self.know(prediction)
+        """Go on after a prediction that another published: nothing up to it is predicted again."""
+        if prediction.state_version > self.newest.get(prediction.network, -1):
+            self.newest[prediction.network] = prediction.state_version
+            self.know(prediction)
 
     def know(self, prediction: Prediction) -> None:
         """Once the window of a prediction is over, what it says of the calibration holds.

@@ -7,9 +7,10 @@ Life
 ----
 1. The model is loaded before anything is read. If its checkpoint cannot be used the queueing model M/G/1/K
    predicts instead, and says so in every prediction (``model``) and every heartbeat (``degraded``).
-2. The newest predictions tell which versions are done, and what the calibration knew after them.
-3. The reader begins :data:`REWIND` states before the end: enough to hold a keyframe of every network, and to
+2. The reader begins :data:`REWIND` states before the end: enough to hold a keyframe of every network, and to
    predict what was missed while the service was away, but nothing older: a prediction is about now.
+3. Whenever partitions are given to this worker, at its start or when another has gone, the newest predictions
+   tell which versions are done, and what the calibration knew after them.
 4. A state that breaks the model becomes a dead letter; the next one is predicted as usual.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Event
 
@@ -87,9 +88,8 @@ def run_predictor(
     with Publisher(bootstrap, partitions, client_id="twin") as publisher:
         heart = Heart(publisher, "twin")
         heart.beat("starting", problem)
-        predictor = Predictor(ForecastProcessor(loaded, rules), publisher)
-        for prediction in newest_predicted(bootstrap):
-            predictor.forecast.resume(prediction)
+        forecast = ForecastProcessor(loaded, rules)
+        predictor = Predictor(forecast, publisher, lambda: newest_predicted(bootstrap))
         with Reader(bootstrap, ["ndt.state"], group=group, rewind=REWIND) as reader:
             while not stop.is_set():
                 predictor.step(reader)
@@ -120,23 +120,42 @@ def newest_predicted(bootstrap: str) -> list[Prediction]:
 
 
 class Predictor:
-    """The loop around the processor: messages in, predictions and dead letters out, figures kept."""
+    """The loop around the processor: messages in, predictions and dead letters out, figures kept.
 
-    def __init__(self, forecast: ForecastProcessor, publisher: Publisher) -> None:
+    ``published`` gives the newest predictions in the topic, of whichever worker.
+    """
+
+    def __init__(
+        self,
+        forecast: ForecastProcessor,
+        publisher: Publisher,
+        published: Callable[[], Iterable[Prediction]] = tuple,
+    ) -> None:
         self.forecast = forecast
         self.predicted = 0
         self.failed = 0
         self.latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
         self._publisher = publisher
+        self._published = published
+        self._owned: frozenset[Place] = frozenset()
 
     def step(self, reader: Reader) -> None:
         """One poll: predict what came, then commit, for those who watch the lag (a start rewinds anyway)."""
         done: dict[Place, int] = {}
-        for message in reader.poll():
+        messages = reader.poll()
+        self._take_over(reader.owned)
+        for message in messages:
             self.take(message)
             done[message.place] = message.offset + 1
         if done:
             reader.commit(done)
+
+    def _take_over(self, owned: frozenset[Place]) -> None:
+        """Go on from what others predicted in partitions that were not ours."""
+        if owned - self._owned:
+            for prediction in self._published():
+                self.forecast.resume(prediction)
+        self._owned = owned
 
     def take(self, message: Message) -> None:
         """Predict the state in one message; whatever goes wrong with it stays with it."""

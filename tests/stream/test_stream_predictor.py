@@ -17,9 +17,9 @@ from topics_seen import messages_in, records_in, wait_for
 from ndtwin.broker import EmbeddedBroker
 from stream.admin import ensure_topics
 from stream.codec import encode
-from stream.consumer import Message
+from stream.consumer import Message, Reader
 from stream.forecast import ForecastProcessor
-from stream.predictor import Predictor, load_model, run_predictor
+from stream.predictor import REWIND, Predictor, load_model, newest_predicted, run_predictor
 from stream.publisher import Publisher
 from twin.calibration import CalibrationRules
 from twin.errors import DecodeError
@@ -28,6 +28,8 @@ from twin.network import Network, Traffic
 from twin.packing import unpack_magnitudes
 from twin.queueing import MG1K
 from twin.records import DeadLetter, Heartbeat, Prediction, Record
+
+LEFT, RIGHT = "ring", "a"  # of two partitions, one each
 
 
 def forecast(records: Sequence[Record], processor: ForecastProcessor) -> list[Prediction]:
@@ -173,6 +175,54 @@ def test_the_service_goes_on_with_what_it_had_learnt(embedded: EmbeddedBroker) -
     assert [message.payload for message in found] == [encode(prediction) for prediction in whole]
     beats = records_in(embedded.bootstrap, "ndt.health", Heartbeat)
     assert beats[-1].metrics["calibrations_refused"] == 0.0
+
+
+@pytest.mark.kafka
+def test_a_worker_goes_on_with_what_the_one_before_it_had_learnt(embedded: EmbeddedBroker) -> None:
+    """Two workers share two networks; one leaves: the other predicts both on, nothing twice, to the bit."""
+    ensure_topics(embedded.bootstrap, 2)
+    networks = {name: ring_states(12, name, spoken=longer_than_told) for name in (LEFT, RIGHT)}
+
+    def payloads() -> list[bytes]:
+        return sorted(message.payload for message in messages_in(embedded.bootstrap, "ndt.predictions"))
+
+    def publish(first: int, last: int) -> None:
+        for states in networks.values():
+            publisher.publish_all(states[first:last])
+        publisher.flush()
+
+    def work(until: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + 30
+        while not until():
+            assert time.monotonic() < deadline_s, [reader.owned for reader in readers]
+            for predictor, reader in zip(predictors, readers, strict=True):
+                predictor.step(reader)
+            publisher.flush()
+
+    def worker() -> Predictor:
+        forecast = ForecastProcessor(MG1K(), CalibrationRules())
+        return Predictor(forecast, publisher, lambda: newest_predicted(embedded.bootstrap))
+
+    with Publisher(embedded.bootstrap, 2) as publisher:
+        readers = [
+            Reader(embedded.bootstrap, ["ndt.state"], group="workers", rewind=REWIND) for _ in range(2)
+        ]
+        predictors = [worker(), worker()]
+        publish(0, 4)
+        work(lambda: all(len(reader.owned) == 1 for reader in readers) and len(payloads()) == 8)
+        publish(4, 8)
+        work(lambda: len(payloads()) == 16)
+        readers.pop(0).close()
+        predictors.pop(0)
+        publish(8, 12)
+        work(lambda: len(payloads()) >= 24)
+        readers.pop().close()
+    whole = [
+        prediction
+        for states in networks.values()
+        for prediction in forecast(states, ForecastProcessor(MG1K(), CalibrationRules()))
+    ]
+    assert payloads() == sorted(encode(prediction) for prediction in whole)
 
 
 @pytest.mark.kafka
