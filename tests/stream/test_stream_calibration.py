@@ -10,10 +10,12 @@ import pytest
 from ring_log import longer_than_told, other_way, ring_states
 from strategies import T0, S
 
-from stream.calibration import SETTLE_WINDOWS
+from stream.calibration import SETTLE_WINDOWS, readings_of
 from stream.codec import encode
 from stream.forecast import ForecastProcessor
 from twin.calibration import Calibration, CalibrationRules
+from twin.graph import StateView
+from twin.network import Network
 from twin.packing import pack_integers, pack_magnitudes, unpack_magnitudes
 from twin.queueing import MG1K, MM1B
 from twin.records import Prediction, Record, StateUpdate
@@ -94,6 +96,29 @@ def test_flags_about_one_device_spare_the_others(states: list[StateUpdate]) -> N
     doubted = msgspec.structs.replace(states[5], quality=("clock-unsynchronised:R000",))
     before, after = forecast([*states[:5], doubted], calibrated())[-2:]
     assert after.calibration != before.calibration
+
+
+def test_a_round_trip_is_believed_where_both_ways_are(states: list[StateUpdate]) -> None:
+    """One way over links of unknown traffic spoils the trip, whichever it is; clocks spoil neither."""
+    [plane] = states[0].delays
+    trips = msgspec.structs.replace(plane, direction="round-trip")
+    flags = ("flows-missing:R001", "clock-unsynchronised:R003")
+    view = StateView()
+    view.apply(msgspec.structs.replace(states[0], delays=(trips,), quality=flags))
+    [reading] = readings_of(view)
+    network, trusted = view.network, reading.trusted
+    assert trusted is not None
+    unknown = {link for to in ("R000", "R002", "R003") for link in way(network, "R001", to)}
+    for path in range(network.path_count):
+        source, _, destination = network.path_name(path).partition("->")
+        there_and_back = way(network, source, destination) | way(network, destination, source)
+        assert trusted[path] == unknown.isdisjoint(there_and_back), network.path_name(path)
+    assert 0 < np.count_nonzero(trusted) < network.path_count
+
+
+def way(network: Network, source: str, destination: str) -> set[int]:
+    """The links from one node to another."""
+    return set(network.paths.of(network.path_index(source, destination)))
 
 
 def test_a_network_without_links_is_predicted_uncalibrated(states: list[StateUpdate]) -> None:
