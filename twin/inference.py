@@ -50,13 +50,14 @@ class RouteNet:
         self.conclude(everyone, network, traffic, features, self.forward(features), predicted)
         return self.prediction(network, features, predicted)
 
-    def expect(self, features: Features) -> tuple[Floats, Floats]:
-        """Queueing + transmission of every flow (s), and the error to expect of its logarithm: [F] each."""
+    def expect(self, features: Features) -> tuple[Floats, Floats, Floats]:
+        """Of every flow: queueing + transmission (s), the error to expect of its logarithm, jitter (s)."""
         said = self.forward(features)
         flows = np.arange(len(said.ln_scale))
         queueing, scale = np.empty(len(flows)), np.empty(len(flows))
         expect(flows, said.waits_s, features.transmission_s, said.ln_scale, queueing, scale)
-        return queueing, scale
+        jitter = np.sqrt(said.variance_s2 + features.size_scv * features.transmission_s**2)
+        return queueing, scale, jitter
 
     def conclude(
         self,

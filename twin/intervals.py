@@ -12,8 +12,8 @@ being
 
     size of the network × policy and load of the link with the highest load on the way,
 
-and a group with few scores, or of few networks, takes the quantile of another. The interval is delay·exp(±w) on
-the part of the delay that is uncertain; propagation is known.
+and a group with few scores, or of few networks, takes the quantile of another. The interval is
+delay·exp(±w) on the part of the delay that is uncertain; propagation is known.
 
 What is measured is not the mean but that of n packets, uncertain by σ/√n even where the model is right
 (:func:`sampling_noise`). Where traffic tells how long it is observed, the interval is to hold what will be
@@ -100,7 +100,7 @@ def conformal(
     overall = _quantile(scores, coverage)
 
     def enough(chosen: NDArray[np.bool_]) -> bool:
-        return np.count_nonzero(chosen) >= FEW and len(np.unique(networks[chosen])) >= FEW_NETWORKS
+        return bool(chosen.sum() >= FEW) and len(np.unique(networks[chosen])) >= FEW_NETWORKS
 
     def of(group: tuple[int, ...]) -> float:
         alike = (policy == group[1]) & (load == group[2])

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
-from math import log
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from twin.evaluation import READERS
 from twin.features import Features, build_features, operating_point
 from twin.fitting import Fitting, labelled_graph
 from twin.inference import PRIORS, RouteNet, load
-from twin.intervals import COVERAGE, LABEL_Z, conformal, constant_intervals, group_of
+from twin.intervals import conformal, constant_intervals, group_of, sampling_noise
 from twin.network import Floats, Ints
 from twin.queueing import SIZE_SCV
 from twin.recipes import (
@@ -43,9 +42,7 @@ from twin.recipes import (
 from twin.routenet import FlowGraph
 from twin.samples import Dropped, Sample
 
-# Half of what the Laplace law asks for, whose scale the expected error is: where labels are noisier than the
-# model, scores say nothing.
-LEAST_QUANTILE = -0.5 * log(1 - COVERAGE)
+LEAST_QUANTILE = 0.5  # of the error that the model expects: where labels are noisier, scores say nothing
 PACKAGES = ("numpy", "numba", "torch", "torch_geometric")
 
 
@@ -112,15 +109,8 @@ class Simulated:
         return self._gather(VALIDATION_SEED, {name: min(most, max(4, n // 6)) for name, n in parts})
 
     def calibration(self) -> Iterator[Sample]:
-        """What the intervals are made of.
-
-        The mean of a live window is noisy, and its interval must hold the noise too: nothing is taken off the
-        errors of windows. A steady state has no noise but that of its simulation, which is.
-        """
-        for name, count in self.recipe.calibration.items():
-            for sample in self._gather(CALIBRATION_SEED, {name: count}):
-                windowed = SLICES[name].windows > 0
-                yield replace(sample, noise=np.zeros_like(sample.noise)) if windowed else sample
+        """What the intervals are made of."""
+        return self._gather(CALIBRATION_SEED, self.recipe.calibration)
 
     def _gather(self, first: int, counts: Mapping[str, int]) -> Iterator[Sample]:
         return gather(self.run, {name: range(first, first + count) for name, count in counts.items()})
@@ -181,28 +171,34 @@ def graphs(samples: Iterable[Sample], recipe: Recipe, run: Run, points: list[Poi
 def calibrate(checkpoint: Checkpoint, samples: Iterable[Sample], seen: Iterable[Point]) -> Checkpoint:
     """Conformal quantiles by group, and the range of conditions in which errors were measured."""
     model = RouteNet(replace(checkpoint, intervals=constant_intervals(1.0)), threads=1)
-    groups, scores, points = [], [], list(seen)
+    groups, scores, networks, points = [], [], [], list(seen)
+    network, number = None, 0
     for sample in samples:
+        number += sample.network is not network  # windows of one network are alike
+        network = sample.network
         features = build_features(sample.network, sample.traffic, model.prior)
         group, score = scores_of(model, sample, features)
         groups.append(group)
         scores.append(score)
+        networks.append(np.full(len(score), number))
         points.append(operating_point(sample.network, features.queues))
-    intervals = conformal(np.concatenate(groups), np.concatenate(scores), least=LEAST_QUANTILE)
+    told = (np.concatenate(columns) for columns in (groups, scores, networks))
+    intervals = conformal(*told, least=LEAST_QUANTILE)
     return replace(checkpoint, intervals=intervals, safe_range=_hull(points))
 
 
 def scores_of(model: RouteNet, sample: Sample, features: Features) -> tuple[Ints, Floats]:
-    """Group and score of every labelled flow: its error beyond what its label is uncertain by ÷ expected
+    """Group and score of every labelled flow: its error beyond the noise of what is measured ÷ expected
     error.
 
-    A label of relative standard error n lies within exp(±(q²s² + z²n²)^½) of the prediction with probability
-    c if the true mean lies within exp(±q·s): hence q = (error² − z²n²)^½ ÷ s, at least 0."""
-    queueing, scale = model.expect(features)
+    A label lies within exp(±(q²s² + noise²)^½) of the prediction, as :mod:`twin.intervals` has it, if and
+    only if (error² − noise²)^½ ÷ s ≤ q."""
+    queueing, scale, jitter = model.expect(features)
+    packets = sample.traffic.pps * (sample.traffic.observed_s or 0.0)
     measured = sample.mean_s - features.propagation_s
     known = sample.labelled & features.routed & (measured > 0)
     error = np.log(queueing[known] / measured[known])
-    noise = LABEL_Z * sample.noise[known] * sample.mean_s[known] / measured[known]
+    noise = sampling_noise(jitter, queueing, packets)[known]
     score = np.sqrt(np.maximum(error**2 - noise**2, 0.0)) / scale[known]
     group = group_of(len(sample.network.nodes), features.bottleneck, features.worst_load)
     return group[known], score

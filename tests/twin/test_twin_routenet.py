@@ -243,7 +243,7 @@ def test_intervals_leave_propagation_alone(scrambled: RouteNet, name: str) -> No
         return replace(network, links=tuple(replace(x, propagation_delay_s=delay_s) for x in network.links))
 
     features = features_of((network, traffic))
-    _, scale = scrambled.expect(features)
+    _, scale, _ = scrambled.expect(features)
     still = scrambled.predict(with_propagation(0.0), traffic)
     np.testing.assert_allclose(still.log_width, np.minimum(2.0 * scale, 5.0), rtol=1e-9)
     far = scrambled.predict(with_propagation(1e3 * still.mean_s.max()), traffic)
@@ -258,7 +258,7 @@ def test_heads_that_disagree_widen_the_interval() -> None:
     apart = {name: array.copy() for name, array in checkpoint.weights.items()}
     apart["correct.bias"][:3] = (-0.2, 0.0, 0.2)
     features = features_of(lab())
-    (_, agreed), (_, torn) = (
+    (_, agreed, _), (_, torn, _) = (
         RouteNet(replace(checkpoint, weights=weights), threads=1).expect(features)
         for weights in (checkpoint.weights, apart)
     )
