@@ -199,7 +199,11 @@ class Network:
             raise TopologyError(f"unknown node {error}: this network has {', '.join(self.nodes)}") from None
         if s == d:
             raise TopologyError(f"no path from {source} to itself")
-        return s * (len(self.nodes) - 1) + d - (d > s)
+        return self.path_between(s, d)
+
+    def path_between(self, source: int, destination: int) -> int:
+        """Canonical index of the path from one node index to another."""
+        return source * (len(self.nodes) - 1) + destination - (destination > source)
 
     def path_name(self, path: int) -> str:
         """``SOURCE->DESTINATION`` of a canonical path index."""

@@ -53,21 +53,23 @@ SLICES = {
     "mixed-long": replace(
         _MIXED, topologies=("sparse", "ring"), nodes=(10, 30), active=(0.05, 0.7), packets=1500.0
     ),
-    # Only far nodes exchange anything: ways of up to 20 hops, and few flows on a link.
+    # Only far nodes exchange anything, along ways that wander: up to 20 hops, and few flows on a link.
     "far": replace(
         _POISSON,
         topologies=("power-law", "sparse"),
-        nodes=(30, 90),
-        farthest=(0.01, 0.2),
+        nodes=(20, 80),
+        farthest=(0.01, 0.3),
         active=(0.3, 1.0),
+        ways=8,
         packets=2000.0,
     ),
     "far-few": replace(
         _POISSON,
         topologies=("power-law", "sparse"),
-        nodes=(40, 110),
-        farthest=(0.005, 0.04),
-        packets=4000.0,
+        nodes=(30, 110),
+        farthest=(0.005, 0.05),
+        ways=8,
+        packets=3000.0,
     ),
     # About saturation and beyond.
     "busy": replace(_MIXED, worst_load=(0.7, 1.4), packets=2000.0),
@@ -112,12 +114,12 @@ _UNIVERSAL = Recipe(
     "universal-2",
     {
         "mixed": 1200, "mixed-50": 100, "mixed-100": 16, "mixed-long": 120, "busy": 240, "busy-50": 40,
-        "poisson": 160, "poisson-75": 12, "long": 160, "far": 240, "far-few": 200, "random": 120,
+        "poisson": 160, "poisson-75": 12, "long": 160, "far": 160, "far-few": 160, "random": 120,
         "lab": 80,
     },
     {
         "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 6, "mixed-300": 4, "mixed-long": 24,
-        "busy": 40, "busy-50": 16, "poisson": 24, "poisson-75": 8, "long": 24, "far": 40, "far-few": 24,
+        "busy": 40, "busy-50": 16, "poisson": 24, "poisson-75": 8, "long": 24, "far": 32, "far-few": 24,
         "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24, "geant2": 12, "gbn": 12,
     },
     epochs=32,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from twin.network import Floats, Ints, Link, Network, Traffic, Variability
+from twin.network import Floats, Ints, Link, Network, Paths, Traffic, Variability
 from twin.routing import shortest_paths
 from twin.scheduling import FIFO, Scheduling, by_class
 from twin.topologies import gbn, geant2, nsfnet, power_law, ring
@@ -45,6 +45,7 @@ class Conditions:
     active: tuple[float, float] = (1.0, 1.0)  # mixed: share of the pairs of nodes that exchange anything
     farthest: tuple[float, float] = (1.0, 1.0)  # mixed: share of the pairs, the farthest, that these are of
     window_s: float = 10.0
+    ways: int = 1  # mixed: sets of link weights; every pair of nodes follows one of them, drawn
     windows: int = 4  # 0: one sample of the steady state
     warm_up_s: float = 5.0  # windows only; the steady state warms up a tenth of its time
     packets: float = 600.0  # steady state: packets a flow, on average
@@ -234,6 +235,8 @@ def _mixed(topology: Topology, conditions: Conditions, rng: Generator) -> Scenar
     network = topology.network(propagation_scale=0.0)
     weights = rng.integers(1, int(rng.integers(2, 5)), len(network.links)).astype(np.float64)
     network = replace(network, next_link=shortest_paths(network.nodes, network.links, weights))
+    if conditions.ways > 1:
+        network = replace(network, routes=_wander(network, conditions.ways, rng))
     sizes, pps = _mixed_flows(network, rng)
     pps = pps * (rng.random(len(pps)) < rng.uniform(*conditions.active))
     if conditions.farthest[0] < 1:
@@ -255,6 +258,20 @@ def _mixed(topology: Topology, conditions: Conditions, rng: Generator) -> Scenar
         for k in np.flatnonzero(pps).tolist()
     ]
     return Scenario(network, flows)
+
+
+def _wander(network: Network, ways: int, rng: Generator) -> Paths:
+    """A route for each pair: the shortest one by one of several sets of weights, which differ widely."""
+    sets = rng.lognormal(0.0, rng.uniform(0.1, 1.2), (ways, len(network.links)))
+    found = [
+        replace(network, next_link=shortest_paths(network.nodes, network.links, weights)).paths
+        for weights in sets
+    ]
+    chosen = [
+        found[way].links[found[way].offsets[path] : found[way].offsets[path + 1]]
+        for path, way in enumerate(rng.integers(ways, size=network.path_count).tolist())
+    ]
+    return Paths(np.concatenate(chosen), np.cumsum([0, *map(len, chosen)]))
 
 
 def _mixed_flows(network: Network, rng: Generator) -> tuple[list[PacketSizes], Floats]:

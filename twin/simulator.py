@@ -6,7 +6,8 @@ calls, from the same thread.
 
 What is modelled: output queues with tail drop that share a link as :mod:`twin.scheduling` says (FIFO, SP,
 WFQ, DRR: :mod:`twin.simulator_schedulers`), transmission, propagation (plus extra delay), and forwarding
-along the next hop that is in force when the packet reaches a node. What is not: processing time other than
+along the next hop that is in force when the packet reaches a node, or along the routes that a network brings.
+What is not: processing time other than
 ``set_node_delay``, input queues, fragmentation, feedback (TCP). A packet counts on a link when it reaches the
 far end, so a counter never runs faster than the line. Theory and invariants of the event loop:
 :mod:`twin.simulator_core`.
@@ -203,14 +204,17 @@ class Simulator:
         core.reshape_link(self._state, link, 1.0 / self._capacity_bps[link], latency_s, self.now_s)
 
     def set_next_link(self, node: int, destination: int, link: int) -> None:
-        """Change the route of one node towards one destination; −1 removes it."""
+        """Change the route of one node towards one destination; −1 removes it. None leads from home."""
         self._check("node", node, len(self._node_delay_s))
         self._check("node", destination, len(self._node_delay_s))
+        if self.network.routes is not None:
+            raise TopologyError("this network brings a route for each pair of nodes: they do not change")
         if link != -1:
             self._check("link", link, len(self._state.links))
             if self.network.source_index[link] != node:
                 raise TopologyError(f"link {self.network.links[link].name} does not leave node {node}")
-        self._state.next_link[node, destination] = link
+        if node != destination:
+            self._state.next_link[node, destination] = link
 
     @staticmethod
     def _check(what: str, index: int, count: int) -> None:

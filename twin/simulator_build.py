@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import TopologyError
-from twin.network import Floats, Network
+from twin.network import Floats, Ints, Network, Paths
 from twin.simulator_arrivals import DRAWN_SIZES, EXPONENTIAL_SIZES, SIZES_IN_ORDER
+from twin.simulator_core import HERE
 from twin.simulator_records import FLOW, LINK, PACKET, QUEUE, State
 from twin.workload import Flow, Gaps, PacketSizes, check_not_negative, check_positive
 
 FIRST_RING = 32  # slots a link or a queue starts with; doubled whenever it is full
 BINS = 2048  # of a flow's histogram
 NO_LIMIT = 2**62
+MOST_ROUTES = 2**15 - 1  # a packet names its route in 16 bits
 DRR_ROUND_S = 1.0  # of the RouteNet data sets made with OMNeT++, whose links carry 10 to 400 packets in it
 
 
@@ -31,12 +33,13 @@ def build_state(
     link_times, link_ids = _tree(len(network.links))
     flow_times, flow_ids = _tree(len(flows))
     rings = max(1, len(network.links) + int(np.count_nonzero(queues["mask"])))
+    next_link, columns = _routes(network, flows)
     return State(
         packets=np.zeros(2 * FIRST_RING * rings, dtype=PACKET),
         links=_link_records(network),
         queues=queues,
-        flows=_flow_records(flows, sizes, gaps, seed),
-        next_link=_checked_routes(network),
+        flows=_flow_records(flows, columns, sizes, gaps, seed),
+        next_link=next_link,
         queue_of_class=network.queue_of_class.astype(np.int32),
         node_drops=np.zeros(len(network.nodes), dtype=np.int64),
         link_times=link_times,
@@ -54,8 +57,6 @@ def build_state(
 
 def _check(network: Network, flows: Sequence[Flow], seed: int) -> None:
     """TopologyError when a link, a flow or the seed is none."""
-    if network.routes is not None:
-        raise TopologyError("this network brings its routes: the simulator forwards along next_link only")
     for link in network.links:
         check_not_negative(f"propagation delay of link {link.name}", link.propagation_delay_s, "s")
     for flow in flows:
@@ -110,6 +111,39 @@ def _queue_records(network: Network, drr_round_s: float) -> NDArray[np.void]:
     return queues
 
 
+def _routes(network: Network, flows: Sequence[Flow]) -> tuple[NDArray[np.int16], Ints]:
+    """Next links, HERE where a route ends, and the column of every flow, [F]."""
+    if network.routes is not None:
+        return _given_routes(network, network.routes, flows), np.arange(len(flows))
+    routes = _checked_routes(network)
+    np.fill_diagonal(routes, HERE)
+    return routes, np.array([flow.destination for flow in flows], dtype=np.int64)
+
+
+def _given_routes(network: Network, routes: Paths, flows: Sequence[Flow]) -> NDArray[np.int16]:
+    """Next links of every flow, [N, F], along the routes that the network brings, one for each pair."""
+    nodes = len(network.nodes)
+    if len(routes.lengths) != nodes * (nodes - 1) or len(flows) > MOST_ROUTES:
+        raise TopologyError(
+            f"{len(routes.lengths)} routes and {len(flows)} flows: give a route for each ordered pair of"
+            f" nodes, and at most {MOST_ROUTES} flows"
+        )
+    table = np.full((nodes, len(flows)), -1, dtype=np.int16)
+    for column, flow in enumerate(flows):
+        if flow.source == flow.destination:
+            table[flow.source, column] = HERE
+            continue
+        path = network.path_between(flow.source, flow.destination)
+        links = routes.links[routes.offsets[path] : routes.offsets[path + 1]]
+        met = network.source_index[links]
+        if len(set(met.tolist())) != len(met):
+            raise TopologyError(f"the route of {network.path_name(path)} meets a node twice")
+        table[met, column] = links
+        if len(links):
+            table[flow.destination, column] = HERE
+    return table
+
+
 def _checked_routes(network: Network) -> NDArray[np.int16]:
     """A copy of the next links, each of which must leave its node."""
     routes = network.next_link.astype(np.int16)
@@ -125,7 +159,7 @@ def _checked_routes(network: Network) -> NDArray[np.int16]:
 
 
 def _flow_records(
-    flows: Sequence[Flow], sizes: list[PacketSizes], gaps: list[Gaps], seed: int
+    flows: Sequence[Flow], routes: Ints, sizes: list[PacketSizes], gaps: list[Gaps], seed: int
 ) -> NDArray[np.void]:
     records = np.zeros(len(flows), dtype=FLOW)
     size_rows = _rows(sizes, [len(table.bits) for table in sizes])
@@ -133,7 +167,7 @@ def _flow_records(
     for record, flow in zip(records, flows, strict=True):
         modulation, law = flow.arrivals.modulation, flow.arrivals.gaps
         record["pps"], record["service_class"] = flow.pps, flow.service_class
-        record["source"], record["destination"] = flow.source, flow.destination
+        record["source"] = flow.source
         record["gaps"], record["memory"], record["repeat"] = law.kind, law.memory, law.repeat
         record["gap_from"], record["gap_to"] = gap_rows[law]
         record["modulation"], record["sigma"] = modulation.kind, modulation.sigma
@@ -141,6 +175,7 @@ def _flow_records(
         record["levels"], record["stays"] = modulation.levels, modulation.stays_s
         record["sizes"] = _size_kind(flow.sizes)
         record["size_from"], record["size_to"] = size_rows[flow.sizes]
+    records["route"] = routes
     records["gap_at"], records["size_at"] = records["gap_from"], records["size_from"]
     random = np.random.SeedSequence(seed).generate_state(max(1, len(flows)), np.uint64)
     records["random"] = random[: len(flows)]

@@ -47,9 +47,10 @@ from twin.simulator_schedulers import WFQ, choose, enter_idle, stamp
 # numba keeps compiled code as long as this file is the same, whatever happens to the files merged into it. So
 # the hash of simulator_arrivals.py and simulator_schedulers.py stands here; a test says what it should be.
 MERGED = "af9eb33eb058342a"
-Carried = tuple[int, int, int, int, int, float]  # flow, destination, bits, hops, class, entered
+Carried = tuple[int, int, int, int, int, float]  # flow, route, bits, hops, class, entered
 HOP_LIMIT = 64  # the initial TTL most hosts send (RFC 1700)
 DONE = -1
+HERE = -2  # in place of a next link: the route ends at this node
 BIN_WIDTH = 0.01  # of a histogram of delays, on the logarithmic scale
 
 
@@ -101,14 +102,14 @@ def _slot(state: State, ring: Any, number: int) -> Any:
 
 @event_loop
 def _put(slot: Any, packet: Carried) -> None:
-    slot.flow, slot.destination, slot.bits, slot.hops, slot.service_class, slot.entered = packet
+    slot.flow, slot.route, slot.bits, slot.hops, slot.service_class, slot.entered = packet
 
 
 @event_loop
 def _carried(packet: Any) -> Carried:
     return (
         packet.flow,
-        packet.destination,
+        packet.route,
         packet.bits,
         packet.hops,
         packet.service_class,
@@ -119,11 +120,11 @@ def _carried(packet: Any) -> Carried:
 @event_loop
 def _forward(state: State, node: int, now: float, packet: Carried) -> int:
     """A packet is at a node: deliver, drop or queue it; return the ring that is full now, or DONE."""
-    flow_id, destination, bits, hops, _, entered = packet
-    if node == destination:
+    flow_id, route, bits, hops, _, entered = packet
+    link_id = state.next_link[node, route]
+    if link_id == HERE:
         _deliver(state, flow_id, now - entered, bits, entered)
         return DONE
-    link_id = state.next_link[node, destination]
     if link_id < 0 or hops >= HOP_LIMIT:
         _lose(state, flow_id, entered)
         state.node_drops[node] += 1
@@ -284,7 +285,7 @@ def _emit(state: State, flow_id: int) -> int:
     flow.sent_packets += 1
     flow.sent_octets += (bits + 7) >> 3
     set_leaf(state.flow_times, state.flow_ids, flow_id, plan(flow, now))
-    return _forward(state, flow.source, now, (flow_id, flow.destination, bits, 0, flow.service_class, now))
+    return _forward(state, flow.source, now, (flow_id, flow.route, bits, 0, flow.service_class, now))
 
 
 @event_loop

@@ -14,7 +14,7 @@ PACKET = np.dtype(
         ("entered", "f8"),  # at the source
         ("flow", "i4"),
         ("bits", "i4"),
-        ("destination", "i2"),
+        ("route", "i2"),
         ("hops", "i2"),
         ("service_class", "i2"),
     ],
@@ -82,7 +82,7 @@ FLOW = np.dtype(
         ("level", "f8"),
         ("random", "u8"),
         ("source", "i4"),
-        ("destination", "i4"),
+        ("route", "i4"),  # column of ``State.next_link``
         ("service_class", "i4"),
         ("gaps", "i4"),  # kind of twin.workload.Gaps
         ("opens", "i4"),  # the next packet is one that opens a level
@@ -125,7 +125,7 @@ class State(NamedTuple):
     links: NDArray[np.void]  # [L]
     queues: NDArray[np.void]  # [Q]
     flows: NDArray[np.void]  # [F]
-    next_link: NDArray[np.int16]  # [N, N]
+    next_link: NDArray[np.int16]  # [N, N] towards a destination; [N, F] of a flow where routes are given
     queue_of_class: NDArray[np.int32]  # [L, CLASSES]
     node_drops: NDArray[np.int64]  # [N] no route, or hop limit reached
     link_times: NDArray[np.float64]  # tournament trees: leaf i at width + i, the winner at 1

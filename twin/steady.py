@@ -110,8 +110,9 @@ def merge_batches(count: Floats, mean: Floats, std: Floats) -> tuple[Floats, Flo
 def duration_for(network: Network, flows: Sequence[Flow], packets_per_flow: float) -> float:
     """Seconds in which the flows that have a route and a rate send so many packets each, on average."""
     check_positive("packets_per_flow", packets_per_flow, "packets")
-    routed = network.next_link >= 0
-    rates = [flow.pps for flow in flows if flow.pps > 0 and routed[flow.source, flow.destination]]
+    hops = network.paths.lengths
+    away = [flow for flow in flows if flow.pps > 0 and flow.source != flow.destination]
+    rates = [flow.pps for flow in away if hops[network.path_between(flow.source, flow.destination)] > 0]
     if not rates:
         raise TopologyError("no flow with a route sends anything: no duration is long enough")
     return packets_per_flow * len(rates) / sum(rates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf, isclose, nan
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin.errors import TopologyError
-from twin.network import Link, Network
+from twin.network import Link, Network, Paths
 from twin.routing import shortest_paths
 from twin.simulator import (
     Arrivals,
@@ -438,6 +439,50 @@ def test_new_route_holds_for_packets_on_their_way() -> None:
     simulator.set_next_link(1, 2, -1)
     simulator.advance(0.96)
     assert simulator.lost_packets[0] == simulator.node_drops[1] >= 4
+
+
+# --------------------------------------------------------------------------------------------- given routes
+
+
+def ring_of_four(routes: dict[tuple[int, int], list[int]]) -> Network:
+    """A, B, C, D: link k goes from node k to the next, link 4 + k back; routes where they are told."""
+    nodes = tuple("ABCD")
+    links = tuple(
+        Link(nodes[a], nodes[b], CAPACITY_BPS, 0.0, 64)
+        for step in (1, -1)
+        for a, b in ((k, (k + 1) % 4) if step == 1 else ((k + 1) % 4, k) for k in range(4))
+    )
+    network = Network(nodes, links, shortest_paths(nodes, links))
+    paths = [routes.get(network.path_ends(path), []) for path in range(network.path_count)]
+    given = Paths(
+        np.array([link for path in paths for link in path], dtype=np.int64),
+        np.cumsum([0, *(len(path) for path in paths)]),
+    )
+    return replace(network, routes=given)
+
+
+def test_flows_follow_the_routes_that_the_network_brings() -> None:
+    """Two flows to one node part where both pass: the routes decide, not the destination."""
+    network = ring_of_four({(0, 2): [0, 1], (1, 2): [4, 7, 6]})
+    flows = [Flow(0, 2, 100.0, FIXED, Cbr()), Flow(1, 2, 50.0, FIXED, Cbr()), Flow(3, 2, 10.0, FIXED, Cbr())]
+    simulator = Simulator(network, flows, seed=1)
+    simulator.advance(9.995)
+    sent = simulator.sent_packets
+    assert sent.tolist() == [*simulator.delivered_packets.tolist()[:2], sent[2]]
+    assert list(simulator.link_packets) == [sent[0], sent[0], 0, 0, sent[1], 0, sent[1], sent[1]]
+    assert simulator.lost_packets[2] == simulator.node_drops[3] == sent[2]  # no route is told from D
+    with pytest.raises(TopologyError, match="they do not change"):
+        simulator.set_next_link(0, 2, 0)
+
+
+def test_routes_that_cannot_be_followed_are_refused() -> None:
+    """A route that meets a node twice, and another number of routes than pairs."""
+    twice = ring_of_four({(0, 2): [0, 4, 0, 1]})
+    with pytest.raises(TopologyError, match="the route of A->C meets a node twice"):
+        Simulator(twice, [Flow(0, 2, 1.0, FIXED)], seed=1)
+    few = replace(twice, routes=Paths(np.array([0, 1]), np.array([0, 2])))
+    with pytest.raises(TopologyError, match="1 routes and 1 flows: give a route for each"):
+        Simulator(few, [Flow(0, 2, 1.0, FIXED)], seed=1)
 
 
 # ------------------------------------------------------------------------------------------------ bad input

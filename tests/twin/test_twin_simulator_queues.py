@@ -426,11 +426,10 @@ def test_the_compiled_loop_knows_what_is_merged_into_it() -> None:
         lambda: Flow(0, 1, 1.0, FIXED, service_class=CLASSES),
         lambda: Flow(0, 1, 1.0, FIXED, service_class=-1),
         lambda: Simulator(wire(by_class("DRR")), [], seed=1, drr_round_s=0.0),
-        lambda: Simulator(replace(wire(by_class("SP")), routes=wire(by_class("SP")).paths), [], seed=1),
         lambda: Simulator(wire(by_class("SP")), [], seed=1).percentiles_s([50]),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(make: Callable[[], object]) -> None:
-    """Unknown classes, a round of no time, fixed routes, percentiles not kept: TopologyError."""
+    """Unknown classes, a round of no time, percentiles not kept: TopologyError."""
     with pytest.raises(TopologyError):
         make()
