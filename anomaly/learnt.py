@@ -6,7 +6,7 @@ routed otherwise starts over, since its bias belonged to the links it used to cr
 
 Beside a calibrated twin (:mod:`twin.calibration`) two learn: the calibration learns what the model is
 persistently off, so that the prediction comes right; the baselines here learn what is left of it, and how
-far it strays. What is usual of one model, or without calibration, is not usual of another: paths start over.
+far it strays. What is usual of one model, or uncorrected, is not usual of another: paths start over.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class NetworkJudge:
         if prediction is None or not self._settled(prediction):
             return Judgement(blind=DIVERGENCES)
         self.learnt = learnt = self.learnt or Learnt(self.settings, self.view.network)
-        learnt.rest_on(f"{prediction.model} {prediction.model_version} {bool(prediction.calibration)}")
+        learnt.rest_on(f"{prediction.model} {prediction.model_version} {prediction.corrected}")
         window = window_of(self.view, prediction)
         scope = self.cycle.open_scope
         delays = judge_delays(self.settings, learnt, window, scope)

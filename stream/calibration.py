@@ -2,7 +2,8 @@
 
 One window (:meth:`Calibrations.predict`)
 -----------------------------------------
-1. What the model said is corrected by what earlier windows taught: that is the prediction.
+1. What the model said is corrected by what earlier windows taught: that is the prediction, where corrections
+   have proved better than the model.
 2. The window's own measurements teach; the state after that travels in the prediction.
 
 So the state after window v is always known from the log: whoever starts later asks :meth:`resume` for it. It

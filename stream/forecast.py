@@ -69,6 +69,7 @@ class ForecastProcessor:
             record_of(self.model, update, window.prediction),
             calibration=self.calibrations.known(update.network),
             windows_learnt=window.learnt,
+            corrected=window.used,
         )
 
     def resume(self, prediction: Prediction) -> None:

@@ -8,9 +8,12 @@ and per path a small factor for what links do not explain
 
     delay = (fixed + Σ offset_l + Σ (1 + excess_l) · wait_l) · path factor         over the links of the path.
 
+Corrections are used as long as they prove better than the model alone (:mod:`twin.calibration_worth`).
+
 One window, step by step (:meth:`Calibration.learn`)
 ----------------------------------------------------
-1. Every usable measurement becomes a row: how much slower it is than corrected so far.
+1. Every usable measurement becomes a row: how much slower it is than corrected so far. Before the window is
+   learnt from, it tells whether the corrections are worth having.
 2. The rows make the links' deviations: a ridge with the links' own priors (:mod:`twin.calibration_core`).
 3. Links beyond the gate are opened, so that they take all of their fault and none of it leaks to their
    neighbours, rows that still fit nothing are left out, and step 2 is done again.
@@ -37,6 +40,7 @@ from twin.calibration_core import along, corrections, worst_link
 from twin.calibration_learnt import CalibrationRules, LinkCorrections, LinkRow, PathOffsets
 from twin.calibration_state import CalibrationState, link_origin, network_digest, path_origin
 from twin.calibration_window import Explained, Flags, Parts, Reading, Rows, Solver, rows_of, take_apart
+from twin.calibration_worth import Worth
 from twin.intervals import GROUPS, Adaptation, group_of
 from twin.models import DelayModel, PathPrediction
 from twin.network import Ints, Network, Traffic
@@ -54,9 +58,16 @@ class Corrected:
     network: Network
     traffic: Traffic
     parts: Parts  # of what the model said
-    prediction: PathPrediction
+    said: PathPrediction  # by the model
+    corrected: PathPrediction
+    used: bool  # the corrections have proved better than the model
     group: Ints  # [F] of the intervals
     learnt: int  # windows that had been learnt from
+
+    @property
+    def prediction(self) -> PathPrediction:
+        """What is to be believed."""
+        return self.corrected if self.used else self.said
 
 
 class Calibration:
@@ -70,6 +81,7 @@ class Calibration:
         self.widths = Adaptation()
         self.reading_scale = 1.0  # on the deviation of readings
         self.learnt = 0  # windows learnt from
+        self.worth = Worth()
         self.lost: dict[str, LinkRow] = {}  # what was known of links that are gone, longest gone first
         self._digest = network_digest(network)
 
@@ -89,13 +101,10 @@ class Calibration:
         group = self._groups(network, parts, said)
         spread = said.mean_s * np.expm1(said.log_width) * slower
         width = np.log1p(np.divide(spread, mean, out=np.zeros_like(mean), where=mean > 0))
-        prediction = replace(
-            said,
-            mean_s=mean,
-            jitter_s=said.jitter_s * slower,
-            log_width=width * self.widths.factor(group),
-        )
-        return Corrected(network, traffic, parts, prediction, group, self.learnt)
+        factor = self.widths.factor(group)
+        corrected = replace(said, mean_s=mean, jitter_s=said.jitter_s * slower, log_width=width * factor)
+        said = replace(said, log_width=said.log_width * factor)
+        return Corrected(network, traffic, parts, said, corrected, self.worth.used, group, self.learnt)
 
     @staticmethod
     def _groups(network: Network, parts: Parts, said: PathPrediction) -> Ints:
@@ -111,9 +120,14 @@ class Calibration:
         """
         if frozen or not readings or window.network is not self.network or window.learnt != self.learnt:
             return False
-        rows = rows_of(window.network, window.traffic, window.parts, window.prediction, readings)  # 1
+        rows, plain = (
+            rows_of(window.network, window.traffic, window.parts, expected, readings)  # 1
+            for expected in (window.corrected, window.said)
+        )
         if not len(rows.flow):
             return False
+        if self.learnt:
+            self.worth = self.worth.after(plain.error, rows.error)
         prior = self.links.prior(window.parts.link_wait_s, window.parts.link_packet_s)
         hops, noise = window.parts.hops, rows.variance * self.reading_scale**2
         found = Solver(prior, rows, hops, noise, self.rules.gate, self.learnt).solve()  # 2, 3
@@ -149,7 +163,7 @@ class Calibration:
     def _learn_widths(self, window: Corrected, rows: Rows, calm: Flags) -> None:
         flow = rows.flow[calm]
         strays = np.abs(np.log(rows.measured_s[calm] / rows.expected_s[calm]))
-        self.widths.learn(window.group[flow], strays > window.prediction.log_width[flow])
+        self.widths.learn(window.group[flow], strays > window.corrected.log_width[flow])
         self.widths.ln_factor = self.widths.ln_factor.astype(np.float32).astype(np.float64)
 
     # ------------------------------------------------------------------ topology, bytes
@@ -184,7 +198,7 @@ class Calibration:
         made.paths.arrays = {name: array.copy() for name, array in self.paths.arrays.items()}
         made.widths = replace(self.widths, ln_factor=self.widths.ln_factor.copy())
         made.reading_scale, made.learnt = self.reading_scale, self.learnt
-        made.lost = dict(self.lost)
+        made.lost, made.worth = dict(self.lost), self.worth
         return made
 
     def dump(self) -> bytes:
@@ -198,6 +212,7 @@ class Calibration:
             reading_scale=self.reading_scale,
             learnt=self.learnt,
             lost=tuple(self.lost.items()),
+            worth=self.worth,
         ).pack()
 
     @classmethod
@@ -214,7 +229,7 @@ class Calibration:
         else:
             made._follow_links(state.link_names, network)
         made.widths.ln_factor = state.width_factors(int(np.prod(GROUPS)))
-        made.reading_scale, made.learnt = state.reading_scale, state.learnt
+        made.reading_scale, made.learnt, made.worth = state.reading_scale, state.learnt, state.worth
         return made
 
 

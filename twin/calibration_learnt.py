@@ -41,6 +41,7 @@ FACTORS = (0.2, 5.0)  # of the wait
 WANDER_FACTORS = (0.3, 5.0)
 WANDER_RATE = 0.05
 HUBERED_VARIANCE = 0.93  # of a normal deviate whose square is held at 2.5²
+MOST_TOLD = 100.0  # of a square: only an open link's can be larger, and it must not overflow
 GREATEST_OFFSET_S = 1.0
 TRANSMISSION_WANDER = 0.02  # of the transmission of a mean packet
 LEAST_WANDER_S = 1e-7
@@ -182,7 +183,7 @@ class LinkCorrections:
     def _learn_wander(self, prior: LinkPrior, held: Floats, live: NDArray[np.bool_]) -> None:
         """A link that is still uncertain tells nothing of its wander."""
         own = prior.wander / prior.variance
-        step = 0.5 * WANDER_RATE * own * (held**2 - HUBERED_VARIANCE)
+        step = 0.5 * WANDER_RATE * own * (np.minimum(held**2, MOST_TOLD) - HUBERED_VARIANCE)
         self._set("wander_factor", np.clip(self._get("wander_factor") * np.exp(step), *WANDER_FACTORS), live)
 
     def _count(self, side: Floats, beyond: NDArray[np.bool_], live: NDArray[np.bool_]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.calibration_learnt import LINK_FIELDS, PATH_FIELDS, LinkRow
+from twin.calibration_worth import Worth
 from twin.errors import DecodeError
 from twin.network import Floats, Ints, Network
 
@@ -29,6 +30,7 @@ class CalibrationState(msgspec.Struct, array_like=True, frozen=True, kw_only=Tru
     reading_scale: float
     learnt: int
     lost: tuple[tuple[str, LinkRow], ...] = ()
+    worth: Worth = Worth()
 
     def pack(self) -> bytes:
         """Deflated."""

@@ -102,6 +102,12 @@ class Rows:
     expected_s: Floats  # [R] what the same instrument should read
     variance: Floats  # [R] s², of the reading alone
 
+    @property
+    def error(self) -> float:
+        """Mean |expected ÷ measured − 1|, each at most 1; 0 without rows."""
+        off = np.minimum(np.abs(self.expected_s / self.measured_s - 1.0), 1.0)
+        return float(off.sum()) / max(len(self.flow), 1)
+
     def sums(self, per_flow: Floats) -> Floats:
         """Of float[F], a sum over hops, what belongs to every row, [R]."""
         return per_flow[self.flow] + np.where(self.back >= 0, per_flow[self.back], 0.0)

@@ -286,8 +286,9 @@ class Prediction(Record, frozen=True, kw_only=True):
     """What the twin expects of every path in the window of one state version.
 
     The interval is symmetric on the log scale: low = mean·exp(−w), high = mean·exp(+w). Where the twin is
-    calibrated, the figures are corrected by what earlier windows taught, and ``calibration`` is what is known
-    after this one (:mod:`twin.calibration`): it is all that the next window's correction rests on.
+    calibrated, the figures are ``corrected`` by what earlier windows taught, once that has proved better than
+    the model; ``calibration`` is what is known after this window (:mod:`twin.calibration`): it is all that the
+    next window's correction rests on.
     """
 
     network: str
@@ -305,7 +306,8 @@ class Prediction(Record, frozen=True, kw_only=True):
     coverage: float = 0.9
     out_of_range: tuple[str, ...] = ()  # why this state lies outside what the model has seen
     calibration: bytes = b""  # empty = the model alone
-    windows_learnt: int = 0  # windows that taught the corrections in these figures
+    windows_learnt: int = 0  # earlier windows that taught the calibration
+    corrected: bool = False  # these figures are; else they are the model's own
 
 
 # ------------------------------------------------------------------------- ndt.alerts (key: fingerprint)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from twin.calibration import Calibrated, Calibration, CalibrationRules, Corrected, Reading
 from twin.calibration_core import along, explain
+from twin.calibration_worth import Worth
 from twin.errors import DecodeError, TopologyError
 from twin.graph_view import MeasuredDelays
 from twin.models import PathPrediction
@@ -167,7 +169,7 @@ def test_a_path_learns_what_its_links_do_not_explain() -> None:
         calibration.learn(corrected(calibration), [one_way(mean_s)])
     true = MODEL.predict(NETWORK, TRAFFIC).mean_s
     true[path] *= 1.03
-    assert corrected(calibration).prediction.mean_s == pytest.approx(true, rel=0.01)
+    assert corrected(calibration).corrected.mean_s == pytest.approx(true, rel=0.01)
 
 
 def test_the_ridge_is_solved() -> None:
@@ -352,3 +354,44 @@ def test_intervals_adapt_until_they_cover_what_they_promise(strays: float) -> No
         calibration.learn(window, [one_way(mean_s)])
     assert abs(np.mean(inside[:5]) - 0.9) > 0.07
     assert np.mean(inside[-50:]) == pytest.approx(0.9, abs=0.03)
+
+
+# ------------------------------------------------------------------------------ worse than none for long
+
+
+def test_corrections_are_used_once_a_window_they_did_not_know_has_shown_them_better() -> None:
+    """The first window is learnt, the second one judges; the third has the benefit."""
+    used = []
+    calibration = Calibration(NETWORK)
+    for seed in range(4):
+        window = corrected(calibration)
+        used.append(window.used)
+        assert window.prediction is (window.corrected if window.used else window.said)
+        calibration.learn(window, [one_way(measured(TRUTH, seed))])
+    assert used == [False, False, True, True]
+
+
+def test_where_nothing_persists_the_model_stays_in_charge() -> None:
+    """Another link is slow in every window: what was learnt of the last one is wrong of the next."""
+    calibration, links = Calibration(NETWORK, CalibrationRules(gate=1e6)), len(NETWORK.links)
+    used = []
+    for seed in range(12):
+        truth = slower(NETWORK, 5 * seed % links, 0.1)
+        window = corrected(calibration)
+        used.append(window.used)
+        calibration.learn(window, [one_way(measured(truth, seed))])
+    assert not any(used)
+
+
+def test_what_was_worth_having_may_lose_its_worth() -> None:
+    """A tenth worse than the model over some windows: back to the model until it is better again."""
+    worth = Worth()
+    told = [(0.5, 0.01)] * 3 + [(0.01, 0.4)] * 6 + [(0.5, 0.01)] * 30
+    used = []
+    for model, own in told:
+        worth = worth.after(model, own)
+        used.append(worth.used)
+    assert used[:3] == [True] * 3
+    assert not used[8]
+    assert used[-1]
+    assert sum(a != b for a, b in pairwise(used)) == 2
