@@ -1,10 +1,10 @@
 """Are the corrections better than the model alone? Told by every window before it is learnt from.
 
-The error of a window is the mean |expected ÷ measured − 1| over its measurements, each at most 1. Those of the
-model and of the corrected figures are averaged over about the last :data:`MEMORY` windows. Corrections are used
-once they are no worse than the model, and no longer once they are worse by a tenth: in a network whose error
-does not persist (bursts of other flows in every window, say) there is nothing to learn, and a calibration
-must not be worse than none for long.
+The error of a window is the mean |expected ÷ measured − 1| over its measurements, each at most 1. Those of
+the model and of the corrected figures are averaged over about the last :data:`MEMORY` windows. Corrections
+are used once they are no worse than the model, and no longer once they are worse by a tenth: in a network
+whose error does not persist (bursts of other flows in every window, say) there is nothing to learn, and a
+calibration must not be worse than none for long.
 """
 
 from __future__ import annotations
