@@ -38,7 +38,13 @@ import numpy as np
 
 from twin.calibration_core import along, corrections, worst_link
 from twin.calibration_learnt import CalibrationRules, LinkCorrections, LinkRow, PathOffsets
-from twin.calibration_state import CalibrationState, link_origin, network_digest, path_origin
+from twin.calibration_state import (
+    CalibrationState,
+    link_origin,
+    network_digest,
+    path_origin,
+    told_otherwise,
+)
 from twin.calibration_window import Explained, Flags, Parts, Reading, Rows, Solver, rows_of, take_apart
 from twin.calibration_worth import Worth
 from twin.intervals import GROUPS, Adaptation, group_of
@@ -169,13 +175,17 @@ class Calibration:
     # ------------------------------------------------------------------ topology, bytes
 
     def move_to(self, network: Network) -> None:
-        """Go on under another topology: links by name, paths by name where they take the same links."""
+        """Go on under another topology: links by name, paths by name where they take the same links.
+
+        A link of which something else is told now starts afresh: what was learnt corrected what was told.
+        """
         if network is self.network:
             return
-        digest = network_digest(network)
+        before, digest = self.network, network_digest(network)
         if digest != self._digest:
-            self._follow_links(self.network.link_names, network)
-            self.paths.follow(path_origin(self.network, network))
+            self._follow_links(before.link_names, network)
+            self.paths.follow(path_origin(before, network))
+        self.links.forget(told_otherwise(before, network))
         self.network, self._digest = network, digest
 
     def _follow_links(self, before: Sequence[str], network: Network) -> None:

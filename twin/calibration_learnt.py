@@ -202,6 +202,11 @@ class LinkCorrections:
             array[known] = self.arrays[name][origin[known]]
         self.arrays = fresh
 
+    def forget(self, where: NDArray[np.bool_]) -> None:
+        """Some links start afresh, [L]."""
+        for name, array in self._fresh(len(where)).items():
+            self.arrays[name][where] = array[where]
+
     def row(self, link: int) -> LinkRow:
         """All that is known of one link, in the order of LINK_FIELDS."""
         return tuple(float(self.arrays[name][link]) for name in LINK_FIELDS)

@@ -92,6 +92,19 @@ def link_origin(before: Sequence[str], network: Network) -> Ints:
     return np.array([index.get(name, -1) for name in network.link_names], dtype=np.int64)
 
 
+def told_otherwise(old: Network, new: Network) -> NDArray[np.bool_]:
+    """The links of ``new`` whose propagation or capacity was told differently in ``old``."""
+    origin = link_origin(old.link_names, new)
+    known = origin >= 0
+    differs = np.zeros(len(origin), dtype=np.bool_)
+    for before, after in (
+        (old.propagation_delay_s, new.propagation_delay_s),
+        (old.capacity_bps, new.capacity_bps),
+    ):
+        differs[known] |= before[origin[known]] != after[known]
+    return differs
+
+
 def path_origin(old: Network, new: Network) -> Ints:
     """For every path of ``new`` its index in ``old``; −1 where it did not exist or took other links.
 

@@ -16,6 +16,7 @@ from twin.graph_view import MeasuredDelays
 from twin.models import PathPrediction
 from twin.network import Floats, Network, Traffic
 from twin.queueing import MM1B
+from twin.routing import shortest_paths
 from twin.topologies import nsfnet
 from twin.traffic import lab_scenario
 
@@ -275,10 +276,11 @@ def test_links_and_paths_are_followed_by_name() -> None:
 
 def test_a_lost_link_is_known_again_when_it_returns() -> None:
     """Links keep what was learnt, paths where they take the same links; what returns is as it went."""
-    calibration, built = learnt(5), nsfnet()
+    calibration = learnt(5)
     offsets = dict(zip(NETWORK.link_names, calibration.links.offset_s, strict=True))
     factors = calibration.paths.factor
-    network = replace(built, edges=built.edges[1:]).network()
+    links = tuple(link for link in NETWORK.links if link.name not in (NETWORK.link_names[0], turned(0)))
+    network = Network(nodes=NETWORK.nodes, links=links, next_link=shortest_paths(NETWORK.nodes, links))
     calibration.move_to(network)
     assert set(NETWORK.link_names) - set(network.link_names) == {NETWORK.link_names[0], turned(0)}
     assert calibration.links.offset_s.tolist() == [offsets[name] for name in network.link_names]
@@ -292,6 +294,20 @@ def test_a_lost_link_is_known_again_when_it_returns() -> None:
         assert one.links.offset_s.tolist() == list(offsets.values())
         assert one.lost == {}
     assert stored.dump() == calibration.dump()
+
+
+def test_what_was_learnt_goes_when_something_else_is_told() -> None:
+    """The inventory is corrected to the truth: the link starts afresh, is right at once, and stays so."""
+    calibration = learnt(5)
+    others = np.arange(len(NETWORK.links)) != LINK
+    offsets = calibration.links.offset_s
+    window = corrected(calibration, TRUTH)
+    assert calibration.links.offset_s[LINK] == 0.0
+    assert calibration.links.offset_s[others].tolist() == offsets[others].tolist()
+    assert error(window.prediction) < 0.02
+    for seed in range(3):
+        calibration.learn(corrected(calibration, TRUTH), [one_way(measured(TRUTH, seed))])
+    assert error(corrected(calibration, TRUTH).prediction) < 0.02
 
 
 def test_no_more_lost_links_are_kept_than_there_are_links() -> None:
