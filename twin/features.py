@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ from twin.features_core import (
 from twin.models import DEFAULT_PACKET_BITS, path_packet_bits
 from twin.network import Floats, Ints, Network, Paths, Traffic
 from twin.queueing import LinkQueues
-from twin.queueing_flows import Inlets
+from twin.queueing_flows import Inlets, Offers, offer
 from twin.scheduling import POLICIES
 
 VERSION = 2
@@ -92,7 +92,6 @@ HOP_FEATURES = (
     "inlet_share",  # share of the queue's packets that come from the same place as this flow's
 )
 BLOCKING_FLOOR = 1e-6  # as a feature
-_KEPT = "ways of flows"  # among what a network caches of itself
 LN_BLOCKING_FLOOR = -60.0  # as the prior: as good as none, and finite
 
 
@@ -104,8 +103,8 @@ class Prior(Protocol):
         """Squared variation of packet sizes where traffic does not tell."""
         ...
 
-    def solve(self, network: Network, traffic: Traffic) -> LinkQueues:
-        """Every queue as the model sees it."""
+    def solve(self, network: Network, traffic: Traffic, *, offers: Offers = offer) -> LinkQueues:
+        """Every queue as the model sees it; ``offers`` tells what the flows offer to the queues."""
         ...
 
 
@@ -154,6 +153,8 @@ class Features:
 class Ways:
     """The hops of all flows: what follows from the network, and from the paths and classes of the flows."""
 
+    KEPT: ClassVar[str] = "ways of flows"  # among what a network caches of itself
+
     hops: Paths
     queues: Ints  # [H]
     inlets: Ints  # [H] where a hop's packets come to its queue from
@@ -165,9 +166,9 @@ class Ways:
         """Where flow k is path k, all of one class, the network keeps the answer."""
         if traffic.path is not None or traffic.service_class is not None:
             return cls._walk(network, traffic)
-        if _KEPT not in network.__dict__:
-            network.__dict__[_KEPT] = cls._walk(network, traffic)
-        kept: Ways = network.__dict__[_KEPT]
+        if cls.KEPT not in network.__dict__:
+            network.__dict__[cls.KEPT] = cls._walk(network, traffic)
+        kept: Ways = network.__dict__[cls.KEPT]
         return kept
 
     @classmethod

@@ -17,11 +17,23 @@ from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, OTHERS, Checkpoint, R
 from twin.chunks import chunk_count, each_chunk
 from twin.errors import CheckpointError
 from twin.features import Features
-from twin.inference_kernel import HEADS, HIDDEN, OUTPUTS, STATE, affine, embed, halved, last, sweep
+from twin.inference_kernel import (
+    HEADS,
+    HIDDEN,
+    OUTPUTS,
+    STATE,
+    affine,
+    embed,
+    halved,
+    last,
+    sweep,
+)
 from twin.network import Floats, Ints
 
 Array = NDArray[np.float32]
+Bits = NDArray[np.int32]
 NOTHING_KEPT = np.empty((0, STATE), np.float32)
+NOT_ASKED = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -121,16 +133,24 @@ class CpuForward:
         return np.asarray(new + update * (h_q - new))
 
     def read_out(
-        self, flows: Ints, features: Features, h_q: Array, h_f: Array, sums: Floats, ln_scale: Floats
+        self,
+        flows: Ints,
+        features: Features,
+        h_q: Array,
+        h_f: Array,
+        sums: Floats,
+        ln_scale: Floats,
+        at_work: Bits = NOT_ASKED,
     ) -> None:
-        """The last sweep: sums over the hops of ``flows`` [F, heads + 2], and their expected errors [F]."""
+        """The last sweep: sums over the hops of ``flows`` [F, heads + 2], their expected errors [F], and
+        which hidden units were at work, [H], if that is asked for."""
         prior = np.column_stack([features.wait_s, features.wait_std_s, features.ln_blocking])
         hops = (features.hop_queue, features.hops.offsets, features.hop)
         layers = (*self.gru.arguments(h_q), h_f, *self.read.arguments(h_q), *self.error)
         heads, limit = self.config.heads, np.float32(self.config.limit)
 
         def run(_: int, low: int, high: int) -> None:
-            last(flows[low:high], *hops, *layers, heads, limit, prior, sums, ln_scale)
+            last(flows[low:high], *hops, *layers, heads, limit, prior, sums, ln_scale, at_work)
 
         each_chunk(len(flows), self.threads, run)
 

@@ -86,8 +86,10 @@ def sweep(  # type: ignore[no-untyped-def]
 def last(  # type: ignore[no-untyped-def]
     flows, queues, offsets, hop_x, low, high, gates, w_hop, b_state, w_state, h_in,
     read, w_read_hop, w_read_state, w_out, b_out, w_1, b_1, w_2, b_2, heads, limit, prior, sums, ln_scale,
+    at_work,
 ):  # fmt: skip
-    """The last sweep, which reads out; ln_scale [F] is ln of the error to expect."""
+    """The last sweep, which reads out. ln_scale [F]: ln of the error to expect; at_work [H]: bit j of a hop
+    is hidden unit j of its read-out, or empty."""
     own, into, x, h = _room()
     y, error = np.empty(HIDDEN, np.float32), np.empty(STATE, np.float32)
     longest = 0
@@ -103,6 +105,8 @@ def last(  # type: ignore[no-untyped-def]
             _step(gates[queue], x, h, own, into, w_hop, b_state, w_state)
             product(y, read[queue], x, w_read_hop, HOP_COLUMNS, HIDDEN)
             product(y, y, h, w_read_state, STATE, HIDDEN)
+            if at_work.shape[0] > 0:
+                at_work[hop] = _bits(y)
             _relu(y)
             product(r[hop - first], b_out, y, w_out, HIDDEN, OUTPUTS)
         _bound(r.reshape(longest * OUTPUTS), e.reshape(longest * OUTPUTS), (end - first) * OUTPUTS, limit)
@@ -167,6 +171,14 @@ def _add_up(r, e, queues, first, end, prior, heads, sums):  # type: ignore[no-un
 def _copy(source, target):  # type: ignore[no-untyped-def]
     for j in range(STATE):
         target[j] = source[j]
+
+
+@_inline
+def _bits(y):  # type: ignore[no-untyped-def]
+    bits = 0
+    for j in range(HIDDEN):
+        bits |= (y[j] > float32(0.0)) << j
+    return bits
 
 
 @_inline

@@ -50,6 +50,7 @@ from twin.queueing_flows import (
     UNLIKE_PAIRS,
     Flows,
     Inlets,
+    Offers,
     along,
     offer,
 )
@@ -148,12 +149,12 @@ class MG1K:
         flows = Flows.of(network, traffic, self.size_scv)
         return self._assemble(network, flows, self._solve(network, flows))
 
-    def solve(self, network: Network, traffic: Traffic) -> LinkQueues:
+    def solve(self, network: Network, traffic: Traffic, *, offers: Offers = offer) -> LinkQueues:
         """The queues at their fixed point."""
         check_traffic(network, traffic)
-        return self._solve(network, Flows.of(network, traffic, self.size_scv))
+        return self._solve(network, Flows.of(network, traffic, self.size_scv), offers)
 
-    def _solve(self, network: Network, flows: Flows) -> LinkQueues:
+    def _solve(self, network: Network, flows: Flows, offers: Offers = offer) -> LinkQueues:
         inlets = Inlets.of(network)
         blocking = np.zeros(len(network.queue_link))
         follows = np.zeros((len(blocking), 3))
@@ -161,7 +162,7 @@ class MG1K:
         for step in range(PASSES):
             if step == 0 or (1 - blocking != passes).any():  # else flows offer what they did
                 passes = 1 - blocking
-                offered, came = offer(network, flows, inlets, blocking)
+                offered, came = offers(network, flows, inlets, blocking)
             demand = self._demand(network, flows, offered)
             told = self._told(network, demand, offered, inlets, came, follows)
             if step < 2 or step % BURST_PASSES == 0:

@@ -5,6 +5,7 @@ Nothing as long as all hops is ever made: a flow's hops are read where the netwo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,9 @@ class Inlets:
         offsets = np.concatenate([[0], np.cumsum(into[source])])
         step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], into[source])
         return cls(offsets, order[np.repeat(first[source], into[source]) + step], rank)
+
+
+Offers = Callable[[Network, Flows, Inlets, Floats], tuple[Floats, Floats]]  # :func:`offer`, or as good
 
 
 def offer(network: Network, flows: Flows, inlets: Inlets, blocking: Floats) -> tuple[Floats, Floats]:

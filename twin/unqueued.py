@@ -13,7 +13,7 @@ import numpy as np
 from twin.models import check_traffic, path_packet_bits
 from twin.network import Network, Traffic
 from twin.queueing import LinkQueues
-from twin.queueing_flows import BPS, PPS, Flows, Inlets, offer
+from twin.queueing_flows import BPS, PPS, Flows, Inlets, Offers, offer
 
 
 class Unqueued:
@@ -22,12 +22,12 @@ class Unqueued:
     def __init__(self, size_scv: float) -> None:
         self.size_scv = size_scv
 
-    def solve(self, network: Network, traffic: Traffic) -> LinkQueues:
+    def solve(self, network: Network, traffic: Traffic, *, offers: Offers = offer) -> LinkQueues:
         """Every queue with the wait of one packet."""
         check_traffic(network, traffic)
         count, bits = len(network.queue_link), path_packet_bits(traffic)
         flows = Flows.of(network, traffic, self.size_scv)
-        offered, _ = offer(network, flows, Inlets.of(network), np.zeros(count))
+        offered, _ = offers(network, flows, Inlets.of(network), np.zeros(count))
         pps, bps = offered[:, PPS], offered[:, BPS]
         mean_bits = np.divide(bps, pps, out=np.full(count, bits.mean() if len(bits) else 1.0), where=pps > 0)
         capacity = network.capacity_bps[network.queue_link]

@@ -1,0 +1,252 @@
+"""The loops of :mod:`twin.incremental`, compiled: which flows cross a link, and sums over the flows of some
+links alone.
+
+Sums are made anew, over the flows of a link in their order, rather than corrected: so no number of changes
+lets them drift, and a queue that nothing crosses any more is as empty as one that nothing ever crossed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import expm1
+
+import numpy as np
+from numba.cpython.unsafe.numbers import trailing_zeros
+from numpy.typing import NDArray
+
+from twin.compiled import compiled
+from twin.features_core import BURST, BURST_TIME, REGULAR, REGULAR_OWN, SQUARES, TINY, Table
+from twin.network import Floats, Ints
+from twin.queueing_flows import BPS, PPS, RATE_MEMORY, RATE_VARIANCE, UNLIKE, UNLIKE_PAIRS
+from twin.queueing_flows import REGULAR as REGULAR_GAPS
+from twin.queueing_flows import SQUARES as SQUARE_SIZES
+
+Flags = NDArray[np.bool_]
+Bits = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """The hops over every link, in the order of their flows: those of link l begin at offsets[l]."""
+
+    offsets: Ints  # [L + 1]
+    hops: Ints  # [H]
+    flows: Ints  # [H] of these hops
+    queues: Ints  # [H] of these hops
+
+    @classmethod
+    def of(cls, links: Ints, queues: Ints, hop_offsets: Ints, count: int) -> Crossings:
+        """Sort all hops [H] by their links."""
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(links, minlength=count))])
+        flow = np.repeat(np.arange(len(hop_offsets) - 1), np.diff(hop_offsets))
+        hops = _sorted(links, offsets)
+        return cls(offsets, hops, flow[hops], queues[hops])
+
+    def over(self, link: int) -> Ints:
+        """The flows over a link, in order."""
+        return self.flows[self.offsets[link] : self.offsets[link + 1]]
+
+
+@compiled
+def _sorted(links: Ints, offsets: Ints) -> Ints:
+    """A stable counting sort."""
+    free = offsets[:-1].copy()
+    hops = np.empty(links.shape[0], np.int64)
+    for hop in range(links.shape[0]):
+        hops[free[links[hop]]] = hop
+        free[links[hop]] += 1
+    return hops
+
+
+# Columns of a flow's account: what a queue's wait (s), the variance of it (s²) and a loss of its own make of
+# it, relatively; and what it owes, first in its features, then in the queues' states of every sweep.
+OF_WAIT, OF_VARIANCE, OF_LOSS, OWED = range(4)
+# Of what is owed: of the delay and of the jitter, with signs, and what is unsure of both.
+DELAY, JITTER, UNSURE = range(3)
+DEBTS = 3
+
+
+@compiled
+def owe(
+    flows: Ints, offsets: Ints, queues: Bits, worth: Table, at_work: Bits, usual: Bits, matter: Bits,
+    terms: Table, accounts: Floats, level: int, limit: float, run: Flags,
+) -> None:  # fmt: skip
+    """Charge ``flows`` for changes of queues at ``level``; those that owe more than ``limit`` are to run.
+
+    A flow that runs from some level on pays for that and all higher ones.
+
+    ``worth`` [Q, 5]: a change in seconds of the wait and in seconds² of its variance, what is unsure of both,
+    and in ln of what is lost; all that with the hidden units at work that ``usual`` [Q] tells, bit by bit.
+    Where ``at_work`` [H] differs in one that ``matter`` [Q] tells, ``terms`` [Q, 2, HIDDEN] add to wait and
+    variance.
+    """
+    for flow in flows:
+        if run[flow]:
+            continue
+        wait, variance, unsure_wait, unsure_variance, lost = 0.0, 0.0, 0.0, 0.0, 0.0
+        for hop in range(offsets[flow], offsets[flow + 1]):
+            queue = queues[hop]
+            odd = (at_work[hop] ^ usual[queue]) & matter[queue]
+            change = worth[queue]
+            wait += change[0]
+            variance += change[1]
+            unsure_wait += change[2]
+            unsure_variance += change[3]
+            lost += change[4]
+            while odd != 0:
+                unit = trailing_zeros(odd)
+                wait += terms[queue, 0, unit]
+                variance += terms[queue, 1, unit]
+                odd &= odd - 1
+        if wait == 0.0 and variance == 0.0 and unsure_wait == 0.0 and lost == 0.0:
+            continue
+        account, at_level = accounts[flow], OWED + DEBTS * level
+        account[at_level + DELAY] += wait * account[OF_WAIT]
+        account[at_level + JITTER] += variance * account[OF_VARIANCE]
+        account[at_level + UNSURE] += lost * account[OF_LOSS] + max(
+            unsure_wait * account[OF_WAIT], unsure_variance * account[OF_VARIANCE]
+        )
+        run[flow] = _debt(account, level) > limit
+
+
+@compiled
+def _debt(account: Floats, level: int) -> float:
+    """What a flow owes at ``level`` and below."""
+    delay, jitter, unsure = 0.0, 0.0, 0.0
+    for below in range(level + 1):
+        delay += account[OWED + DEBTS * below + DELAY]
+        jitter += account[OWED + DEBTS * below + JITTER]
+        unsure += account[OWED + DEBTS * below + UNSURE]
+    return max(abs(delay), abs(jitter)) + unsure
+
+
+@compiled
+def owe_shares(
+    moved: Flags, of_share: Floats, of_inlet: Floats, queue_link: Ints, begins: Ints, hops: Ints,
+    flow_at: Ints, queue_at: Ints, inlets: Ints, hop_x: Table, wait_s: Floats, wait_std_s: Floats,
+    accounts: Floats,
+) -> None:  # fmt: skip
+    """Charge the flows over ``moved`` queues for steps in ln of all packets there, [Q], worth the flow's
+    share of the queue, and in the share of their inlet, [I]."""
+    for queue in range(moved.shape[0]):
+        if not moved[queue]:
+            continue
+        link, wait, variance = queue_link[queue], wait_s[queue], wait_std_s[queue] ** 2
+        for at in range(begins[link], begins[link + 1]):
+            if queue_at[at] == queue:
+                account, hop = accounts[flow_at[at]], hops[at]
+                part = max(wait * account[OF_WAIT], variance * account[OF_VARIANCE])
+                account[OWED + UNSURE] += part * (hop_x[hop, 0] * of_share[queue] + of_inlet[inlets[hop]])
+
+
+@compiled
+def weigh(
+    flows: Ints, offsets: Ints, queues: Ints, wait_s: Floats, wait_std_s: Floats, sums: Floats,
+    transmission_s: Floats, size_scv: Floats, accounts: Floats,
+) -> None:  # fmt: skip
+    """Fill in what steps of queues are worth to ``flows``: of queueing + transmission, of the variance of the
+    delay (half of it is the jitter's, twice that of a deviation), and of what is lost, a hundredfold.
+
+    The prior's waits are scaled to what was predicted, ``sums`` as in twin.inference_kernel.
+    """
+    heads = sums.shape[1] - 2
+    for flow in flows:
+        wait, variance = TINY, TINY
+        for hop in range(offsets[flow], offsets[flow + 1]):
+            wait += wait_s[queues[hop]]
+            variance += wait_std_s[queues[hop]] ** 2
+        waits = sums[flow, :heads].mean()
+        own = size_scv[flow] * transmission_s[flow] ** 2
+        accounts[flow, OF_WAIT] = waits / wait / max(waits + transmission_s[flow], TINY)
+        accounts[flow, OF_VARIANCE] = sums[flow, heads] / variance / max(sums[flow, heads] + own, TINY)
+        accounts[flow, OF_LOSS] = -100.0 * expm1(sums[flow, heads + 1])
+
+
+@compiled
+def touched_links(
+    changed: Ints, moved: Flags, queue_link: Ints, begins: Ints, hops: Ints, flow_at: Ints, queue_at: Ints,
+    offsets: Ints, links: Ints, count: int,
+) -> Flags:  # fmt: skip
+    """Which links [L] see other packets: those of the ``changed`` flows, and those behind a queue that lets
+    through another share than before (``moved`` [Q])."""
+    touched = np.zeros(count, np.bool_)
+    for flow in changed:
+        for hop in range(offsets[flow], offsets[flow + 1]):
+            touched[links[hop]] = True
+    for queue in range(moved.shape[0]):
+        if moved[queue]:
+            link = queue_link[queue]
+            for at in range(begins[link], begins[link + 1]):
+                if queue_at[at] == queue:
+                    for hop in range(hops[at] + 1, offsets[flow_at[at] + 1]):
+                        touched[links[hop]] = True
+    return touched
+
+
+@compiled
+def _rate_at(flow: int, hop: int, first: int, queues: Ints, pps: Floats, survival: Floats) -> float:
+    """Packets/s of a flow that reach a hop."""
+    rate = pps[flow]
+    for before in range(first, hop):
+        rate *= survival[queues[before]]
+    return float(rate)
+
+
+@compiled
+def offer_links(
+    touched: Flags, begins: Ints, hops: Ints, flow_at: Ints, queue_at: Ints, offsets: Ints, links: Ints,
+    queues: Ints, queue_offsets: Ints, pps: Floats, bits: Floats, size_scv: Floats, gap_scv: Floats,
+    rate_scv: Floats, rate_time_s: Floats, survival: Floats, inlet_offsets: Ints, inlet_rank: Ints,
+    offered: Floats, came: Floats,
+) -> None:  # fmt: skip
+    """What twin.queueing_flows.offer finds, of the ``touched`` links [L] alone."""
+    poisson = gap_scv.shape[0] == 0
+    for link in range(touched.shape[0]):
+        if not touched[link]:
+            continue
+        offered[queue_offsets[link] : queue_offsets[link + 1]] = 0.0
+        came[inlet_offsets[link] : inlet_offsets[link + 1]] = 0.0
+        for at in range(begins[link], begins[link + 1]):
+            hop, flow, queue = hops[at], flow_at[at], queue_at[at]
+            if pps[flow] <= 0.0:
+                continue
+            rate, mean = _rate_at(flow, hop, offsets[flow], queues, pps, survival), bits[flow]
+            if hop > offsets[flow]:
+                came[inlet_offsets[link] + inlet_rank[links[hop - 1]]] += rate
+            offered[queue, PPS] += rate
+            offered[queue, BPS] += rate * mean
+            offered[queue, SQUARE_SIZES] += rate * (mean * mean * (1.0 + size_scv[flow]))
+            if not poisson:
+                variance, regular = rate * rate * mean * mean * rate_scv[flow], 1.0 - gap_scv[flow]
+                offered[queue, RATE_VARIANCE] += variance
+                offered[queue, RATE_MEMORY] += variance * rate_time_s[flow]
+                offered[queue, REGULAR_GAPS] += rate * regular
+                offered[queue, UNLIKE] += rate * abs(regular)
+                offered[queue, UNLIKE_PAIRS] += rate * rate * (1.0 + rate_scv[flow]) * abs(regular)
+
+
+@compiled
+def add_up_links(
+    touched: Flags, begins: Ints, hops: Ints, flow_at: Ints, queue_at: Ints, offsets: Ints, queues: Ints,
+    queue_offsets: Ints, inlets: Ints, inlet_base: Ints, pps: Floats, vary: Floats, survival: Floats,
+    sums: Floats, inlet_rate: Floats,
+) -> None:  # fmt: skip
+    """What twin.features_core.add_up finds, of the ``touched`` links [L] alone."""
+    poisson = vary.shape[0] == 0
+    for link in range(touched.shape[0]):
+        if not touched[link]:
+            continue
+        first, end = queue_offsets[link], queue_offsets[link + 1]
+        sums[first:end] = 0.0
+        inlet_rate[inlet_base[first] : inlet_base[end]] = 0.0
+        for at in range(begins[link], begins[link + 1]):
+            hop, flow, queue = hops[at], flow_at[at], queue_at[at]
+            rate = _rate_at(flow, hop, offsets[flow], queues, pps, survival)
+            inlet_rate[inlets[hop]] += rate
+            sums[queue, SQUARES] += rate * rate
+            if not poisson:
+                regular, burst = 1.0 - vary[flow, 0], vary[flow, 1]
+                sums[queue, REGULAR] += rate * regular
+                sums[queue, REGULAR_OWN] += rate * rate * regular
+                sums[queue, BURST] += rate * rate * burst
+                sums[queue, BURST_TIME] += rate * rate * burst * vary[flow, 2]
