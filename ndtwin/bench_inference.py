@@ -1,8 +1,15 @@
-"""What predictions cost: whole networks, by every model and size, and a process from its start.
+"""What predictions cost: whole networks, by every model and size, what changed alone, and a process from its
+start.
 
 A figure is the median of several runs, after one that compiles what is not compiled yet; every run has fresh
 traffic on the same network, as every window has, and uses all cores. What a network caches of itself (its
 paths) is then known, as it is to a twin whose network did not change since the last window.
+
+``incremental_s`` is what :class:`twin.incremental.Incremental` takes where one link's load has changed since
+the prediction before: the traffic between its ends, which crosses no other link, grows by a tenth of its
+capacity.
+``incremental_through_s`` is the same where all flows over one link change, and so the loads of hundreds.
+Errors are those against the prediction of all flows, the largest of any path's delay or jitter.
 """
 
 from __future__ import annotations
@@ -12,12 +19,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from twin.models import DelayModel
-from twin.network import Network, Traffic
+import numpy as np
+
+from twin.incremental import Incremental
+from twin.inference import RouteNet
+from twin.models import DelayModel, PathPrediction
+from twin.network import Ints, Network, Traffic
 from twin.topologies import power_law
 from twin.traffic import lab_scenario
 
@@ -27,6 +39,9 @@ RUNS = 9  # or fewer:
 LONGEST_S = 3.0  # of one model on one network, but at least LEAST_RUNS
 LEAST_RUNS = 3
 COLD_RUNS = 3
+CHANGES = 9  # one after the other, each on top of those before
+LOAD_STEP = 0.1  # of a link's capacity
+RATE_STEP = 1.2
 _FIRST_PREDICTION = (
     "import sys, ndtwin.cli, ndtwin.bench_inference as bench; bench.first_prediction(*sys.argv[1:])"
 )
@@ -42,7 +57,11 @@ def bench_inference(
     """``NAME_s`` of every model on one lab of FIFO links; ``cold_start_s`` where RouteNet is among them."""
     network, traffic = lab(nodes)
     figures = time_models(models, network, traffic, watch)
-    if "routenet" in models:
+    routenet = models.get("routenet")
+    if isinstance(routenet, RouteNet):
+        watch(f"routenet, one link's load changed, {nodes} nodes")
+        figures |= time_changes(routenet, network, traffic)
+    if routenet is not None:
         watch(f"first prediction of a process, {COLD_NODES} nodes")
         figures["cold_start_s"] = median(cold_start_s(checkpoint) for _ in range(COLD_RUNS))
     return {**figures, **size_of(network), **conditions(models)}
@@ -106,6 +125,64 @@ def median_s(model: DelayModel, network: Network, traffic: Traffic) -> float:
         model.predict(network, fresh)
         walls.append(time.perf_counter() - began)
     return median(walls)
+
+
+# ------------------------------------------------------------------------------------- what has changed
+
+
+def time_changes(model: RouteNet, network: Network, traffic: Traffic) -> dict[str, float]:
+    """Seconds, flows that were run again (median), and largest relative error of following changes."""
+    incremental, rng = Incremental(model), np.random.default_rng(1)
+    links = rng.permutation(len(network.links))
+    direct = [link for link in links if len(network.paths.of(_between_ends(network, link))) == 1]
+    figures: dict[str, float] = {}
+    for name, change, chosen in (("", with_load, direct), ("through_", with_rates, links)):
+        incremental.predict(network, traffic)
+        incremental.update(network, change(network, traffic, chosen[-1]))  # compiles
+        incremental.predict(network, traffic)
+        now, walls, flows, errors = traffic, [], [], []
+        for link in chosen[:CHANGES]:
+            now = change(network, now, link)
+            began = time.perf_counter()
+            said = incremental.update(network, now)
+            walls.append(time.perf_counter() - began)
+            flows.append(incremental.rerun.flows)
+            errors.append(_largest_error(said, model.predict(network, now)))
+        figures |= {
+            f"incremental_{name}s": median(walls),
+            f"incremental_{name}flows": median(flows),
+            f"incremental_{name}max_rel_error": max(errors),
+        }
+    return figures
+
+
+def with_load(network: Network, traffic: Traffic, link: int) -> Traffic:
+    """The traffic between the ends of a link grown by LOAD_STEP of its capacity."""
+    path = _between_ends(network, link)
+    more_bps = LOAD_STEP * network.capacity_bps[link]
+    return _times(traffic, np.array([path]), 1 + more_bps / traffic.bps[path])
+
+
+def with_rates(network: Network, traffic: Traffic, link: int) -> Traffic:
+    """All flows over a link at RATE_STEP times their rate."""
+    paths = network.paths
+    return _times(traffic, paths.hop_path[paths.links == link], RATE_STEP)
+
+
+def _between_ends(network: Network, link: int) -> int:
+    return network.path_index(network.links[link].source, network.links[link].target)
+
+
+def _times(traffic: Traffic, flows: Ints, factor: float) -> Traffic:
+    factors = np.ones(len(traffic.bps))
+    factors[flows] = factor
+    return replace(traffic, bps=traffic.bps * factors, pps=traffic.pps * factors)
+
+
+def _largest_error(said: PathPrediction, whole: PathPrediction) -> float:
+    routed = whole.mean_s > 0
+    pairs = ((said.mean_s, whole.mean_s), (said.jitter_s, whole.jitter_s))
+    return float(max(np.abs(ours[routed] / theirs[routed] - 1).max() for ours, theirs in pairs))
 
 
 # ----------------------------------------------------------------------------------- a whole process

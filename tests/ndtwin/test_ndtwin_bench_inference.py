@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ndtwin.bench_inference import bench_inference, cold_start_s
+from ndtwin.bench_inference import bench_inference, cold_start_s, lab, time_changes, with_load, with_rates
 from ndtwin.cli import app
 from ndtwin.commands.loading import load_models
 from twin.checkpoint import Checkpoint, Provenance, RouteNetConfig, SafeRange, write_checkpoint
 from twin.errors import UsageError
+from twin.inference import load
 from twin.intervals import constant_intervals
 from twin.queueing import MG1K, MM1B, SIZE_SCV
 
@@ -57,6 +59,37 @@ def test_a_larger_network_takes_longer() -> None:
     """The whole prediction is timed: 20 times the paths take more time."""
     small, large = (bench_inference({"mg1k": MG1K()}, nodes)["mg1k_s"] for nodes in (10, 45))
     assert large > small
+
+
+def test_what_a_change_costs_and_how_true_it_is(checkpoint: Path) -> None:
+    """Of one link's load and of all flows over a link: seconds, flows run again, and errors within 1e-4."""
+    figures = time_changes(load(checkpoint), *lab(20))
+    assert figures.keys() == {
+        f"incremental_{name}"
+        for what in ("", "through_")
+        for name in (f"{what}s", f"{what}flows", f"{what}max_rel_error")
+    }
+    for what in ("", "through_"):
+        assert 0 < figures[f"incremental_{what}s"] < 1
+        assert 0 < figures[f"incremental_{what}flows"] <= 20 * 19
+        assert figures[f"incremental_{what}max_rel_error"] < 1e-4
+
+
+def test_the_changes_are_what_they_are_called() -> None:
+    """One raises the load of one link by a tenth; the other those of many, by the flows of one link."""
+    network, traffic = lab(20)
+    before = MG1K().solve(network, traffic).link_load
+    link = next(
+        k
+        for k, one in enumerate(network.links)
+        if network.paths.of(network.path_index(one.source, one.target)).tolist() == [k]
+    )
+    step = MG1K().solve(network, with_load(network, traffic, link)).link_load - before
+    assert step[link] == pytest.approx(0.1)
+    assert np.count_nonzero(step) == 1
+    step = MG1K().solve(network, with_rates(network, traffic, link)).link_load / before
+    assert step[link] == pytest.approx(1.2)
+    assert np.count_nonzero(step > 1) > 1
 
 
 @pytest.mark.live

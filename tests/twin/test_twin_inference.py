@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numba import njit
+from numba.core.errors import TypingError
 from numpy.typing import NDArray
 from routenet_examples import STATES, State, checkpoint_of, features_of, lab, mixed, routed
 from torch_geometric.data import Batch
@@ -20,6 +22,9 @@ from twin.errors import CheckpointError
 from twin.features import Features
 from twin.inference import RouteNet, load, prior_of
 from twin.inference_cpu import CpuForward, Said
+from twin.inference_product import product
+from twin.intervals import WIDEST, group_of, sampling_noise
+from twin.queueing import interval_width
 from twin.routenet import TorchForward, to_graph
 from twin.topologies import power_law
 from twin.traffic import gravity
@@ -106,6 +111,61 @@ def test_the_number_of_threads_does_not_matter_to_what_is_predicted() -> None:
     one, two = (RouteNet(checkpoint, threads=threads).predict(*state) for threads in (1, 2))
     for name in ("mean_s", "jitter_s", "loss", "log_width"):
         assert getattr(one, name).tobytes() == getattr(two, name).tobytes(), name
+
+
+@njit
+def _products(out, start, x, w, thin, row):  # type: ignore[no-untyped-def]
+    product(out, start, x, w, 5, 24)
+    product(thin, thin, x[:1], row, 1, 16)
+
+
+def test_products_are_matrix_products() -> None:
+    """Held in registers or not, in blocks of 24 and of 16 columns, and added to what is there."""
+    rng = np.random.default_rng(1)
+    start, x, w, thin, row = (
+        rng.standard_normal(size).astype(np.float32) for size in (24, 5, (5, 24), 16, (1, 16))
+    )
+    out, expected = np.empty(24, np.float32), thin + x[0] * row[0]
+    _products(out, start, x, w, thin, row)
+    np.testing.assert_allclose(out, start + x @ w, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(thin, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_products_fill_whole_vectors() -> None:
+    """A table of 12 columns is refused when it is compiled."""
+
+    @njit
+    def odd(out, w):  # type: ignore[no-untyped-def]
+        product(out, out, out, w, 1, 12)
+
+    with pytest.raises(TypingError, match="12 columns: give a multiple of 8"):
+        odd(np.zeros(12, np.float32), np.zeros((1, 12), np.float32))
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_conclusions_are_those_of_their_formulae(name: str) -> None:
+    """Delay, jitter, loss and interval from sums over hops, written out in numpy."""
+    network, traffic = STATES[name]()
+    model = RouteNet(checkpoint_of(RouteNetConfig(limit=1.0)), threads=1)
+    for observed_s in (None, 3.0):
+        features, told = features_of((network, traffic)), replace(traffic, observed_s=observed_s)
+        said, predicted = model.forward(features), model.predict(network, told)
+        each = said.waits_s + features.transmission_s[:, None]
+        delay, scale = each.mean(axis=1), np.hypot(np.exp(said.ln_scale), np.log(each).std(axis=1))
+        jitter = np.sqrt(said.variance_s2 + features.size_scv * features.transmission_s**2)
+        group = group_of(len(network.nodes), features.bottleneck, features.worst_load)
+        half = model.checkpoint.intervals.half_width(group, scale)
+        if observed_s is not None:
+            half = np.hypot(half, sampling_noise(jitter, delay, observed_s * traffic.pps))
+        np.testing.assert_allclose(predicted.mean_s, delay + features.propagation_s, rtol=1e-9)
+        np.testing.assert_allclose(predicted.jitter_s, jitter, rtol=1e-9)
+        np.testing.assert_allclose(predicted.loss, -np.expm1(said.ln_survival), rtol=1e-9, atol=1e-15)
+        width = interval_width(delay, features.propagation_s, np.minimum(half, WIDEST))
+        np.testing.assert_allclose(predicted.log_width, width, rtol=1e-6)
+        expected, error, deviation = model.expect(features)
+        np.testing.assert_allclose(expected, delay, rtol=1e-9)
+        np.testing.assert_allclose(error, scale, rtol=1e-6)
+        np.testing.assert_allclose(deviation, jitter, rtol=1e-9)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
