@@ -287,8 +287,8 @@ class Prediction(Record, frozen=True, kw_only=True):
 
     The interval is symmetric on the log scale: low = mean·exp(−w), high = mean·exp(+w). Where the twin is
     calibrated, the figures are ``corrected`` by what earlier windows taught, once that has proved better than
-    the model; ``calibration`` is what is known after this window (:mod:`twin.calibration`): it is all that the
-    next window's correction rests on.
+    the model; ``calibration`` is what is known after this window (:mod:`twin.calibration`): all that the next
+    window's correction rests on.
     """
 
     network: str
