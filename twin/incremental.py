@@ -46,7 +46,7 @@ from twin.incremental_seen import inlet_shares, seen_of
 from twin.inference import RouteNet
 from twin.inference_conclude import PREDICTED
 from twin.inference_cpu import Array, CpuForward
-from twin.inference_kernel import STATE
+from twin.inference_kernel import STATE, aligned, empty_aligned
 from twin.models import PathPrediction
 from twin.network import Floats, Ints, Network, Traffic
 from twin.queueing import LinkQueues
@@ -78,8 +78,8 @@ class _Sweep:
         """Room for one, in which no queue is as it is and nothing was told."""
         return cls(
             h_q=np.full((queues, STATE), np.inf, np.float32),
-            h_f=np.empty((flows, STATE), np.float32),
-            kept=np.zeros((kept_hops, STATE), np.float32),
+            h_f=empty_aligned(flows, STATE),
+            kept=aligned(np.zeros((kept_hops, STATE))),
             told=np.zeros((queues, STATE)),
         )
 

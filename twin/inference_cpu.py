@@ -23,7 +23,9 @@ from twin.inference_kernel import (
     OUTPUTS,
     STATE,
     affine,
+    aligned,
     embed,
+    empty_aligned,
     halved,
     last,
     sweep,
@@ -61,9 +63,7 @@ class CpuForward:
                 f"the kernel takes states of {STATE}, hidden layers of {HIDDEN} and at most {HEADS} heads,"
                 f" not {config.state}, {config.hidden} and {config.heads}: let torch run it"
             )
-        self.turned = {
-            name: np.ascontiguousarray(array.T) for name, array in self.w.items() if array.ndim == 2
-        }
+        self.turned = {name: aligned(array.T) for name, array in self.w.items() if array.ndim == 2}
         self.config = config
         self.flows = _Perceptron.of(checkpoint, "flow")
         self.queues = _Perceptron.of(checkpoint, "queue")
@@ -79,7 +79,7 @@ class CpuForward:
         """T sweeps along all flows with T − 1 updates of all queues between them; the last reads out."""
         everyone = np.arange(len(features.flow))
         h_q = self.embed_queues(features.queue)
-        h_f = np.empty((len(everyone), STATE), np.float32)
+        h_f = empty_aligned(len(everyone), STATE)
         self.embed_flows(everyone, features.flow, h_f)
         for _ in range(self.config.iterations - 1):
             told = self.tell(everyone, features, h_q, h_f, h_f)
@@ -110,7 +110,7 @@ class CpuForward:
         kept: Array = NOTHING_KEPT,
     ) -> Array:
         """Run the GRU along ``flows``; what queues are told, [Q, STATE], beyond what was ``kept`` of it."""
-        told = np.zeros((chunk_count(len(flows)), *h_q.shape), np.float32)
+        told = aligned(np.zeros((chunk_count(len(flows)), *h_q.shape), np.float32))
         hops, gru = (features.hop_queue, features.hops.offsets, features.hop), self.gru.arguments(h_q)
 
         def run(chunk: int, low: int, high: int) -> None:
@@ -187,10 +187,10 @@ class _Perceptron:
             high=w[f"scale_{table}.high"],
             mean=w[f"scale_{table}.mean"],
             per_deviation=np.float32(1.0) / w[f"scale_{table}.deviation"],
-            w_1=np.ascontiguousarray(w[f"{name}.0.weight"].T),
-            b_1=w[f"{name}.0.bias"],
-            w_2=np.ascontiguousarray(w[f"{name}.2.weight"].T),
-            b_2=w[f"{name}.2.bias"],
+            w_1=aligned(w[f"{name}.0.weight"].T),
+            b_1=aligned(w[f"{name}.0.bias"]),
+            w_2=aligned(w[f"{name}.2.weight"].T),
+            b_2=aligned(w[f"{name}.2.bias"]),
         )
 
     def __call__(self, x: Array) -> Array:
@@ -231,11 +231,11 @@ class _Gru:
         return cls(
             low=w["scale_hop.low"],
             high=w["scale_hop.high"],
-            w_queue=np.ascontiguousarray(w_in[:, :state].T),
+            w_queue=aligned(w_in[:, :state].T),
             bias=bias - w_hop @ mean,
-            w_hop=np.ascontiguousarray(w_hop.T),
-            b_state=np.concatenate([np.zeros(2 * state, np.float32), bias_state[2 * state :]]),
-            w_state=np.ascontiguousarray(halved(w["flow_update.weight_hh"], state).T),
+            w_hop=aligned(w_hop.T),
+            b_state=aligned(np.concatenate([np.zeros(2 * state), bias_state[2 * state :]])),
+            w_state=aligned(halved(w["flow_update.weight_hh"], state).T),
         )
 
     def arguments(self, h_q: Array) -> tuple[Array, ...]:
@@ -261,9 +261,9 @@ class _Readout:
         first = w["readout.weight"]
         w_hop = first[:, 2 * state :] / w["scale_hop.deviation"]
         return cls(
-            w_state=np.ascontiguousarray(first[:, :state].T),
-            w_queue=np.ascontiguousarray(first[:, state : 2 * state].T),
-            w_hop=np.ascontiguousarray(w_hop.T),
+            w_state=aligned(first[:, :state].T),
+            w_queue=aligned(first[:, state : 2 * state].T),
+            w_hop=aligned(w_hop.T),
             bias=np.asarray(w["readout.bias"] - w_hop @ w["scale_hop.mean"]),
             w_out=_spread(w["correct.weight"].T, checkpoint.config.heads),
             b_out=_spread(w["correct.bias"], checkpoint.config.heads),
@@ -276,7 +276,7 @@ class _Readout:
 
 def _spread(outputs: Array, heads: int) -> Array:
     """[…, heads + OTHERS] with room for HEADS heads, and zeros up to OUTPUTS."""
-    spread = np.zeros((*outputs.shape[:-1], OUTPUTS), np.float32)
+    spread = aligned(np.zeros((*outputs.shape[:-1], OUTPUTS)))
     spread[..., :heads] = outputs[..., :heads]
     spread[..., HEADS : HEADS + OTHERS] = outputs[..., heads:]
     return spread

@@ -6,6 +6,7 @@ way at once that none waits for the one before: 20 ns in place of 30 for 16 × 4
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -26,14 +27,26 @@ def product(context: Any, out: Any, start: Any, x: Any, w: Any, rows: Any, colum
     ``out`` may be ``start``. ``rows`` and ``columns`` are written as numbers or global constants; columns
     come in multiples of LANES.
     """
+    return _known(partial(_generate, relu=False), out, start, x, w, rows, columns)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def relu_product(context: Any, out: Any, start: Any, x: Any, w: Any, rows: Any, columns: Any) -> Any:
+    """out = max(start + x · w, 0), as :func:`product`."""
+    return _known(partial(_generate, relu=True), out, start, x, w, rows, columns)
+
+
+def _known(generate: Any, *arguments: Any) -> Any:
+    """How numba makes the code, once it knows the sizes."""
+    rows, columns = arguments[4:]
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(columns, types.IntegerLiteral)):
         return None  # numba asks again, with literals
     if columns.literal_value % LANES:
         raise TypingError(f"{columns.literal_value} columns: give a multiple of {LANES}")
-    return types.none(out, start, x, w, rows, columns), _generate
+    return types.none(*arguments), generate
 
 
-def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _generate(context: Any, builder: Any, signature: Any, arguments: Any, *, relu: bool) -> Any:
     rows, columns = (size.literal_value for size in signature.args[4:])
     out, start, x, w = (
         context.make_array(kind)(context, builder, value).data
@@ -52,6 +65,9 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
         total = sums[block, 0]
         for part in range(1, split):
             total = builder.fadd(total, sums[block, part], flags=_FAST)
+        if relu:
+            zero = ir.Constant(_VECTOR, [0.0] * LANES)
+            total = builder.select(builder.fcmp_ordered(">", total, zero), total, zero)
         builder.store(total, _vector_at(builder, out, block), align=4)
     return context.get_dummy_value()
 
