@@ -278,13 +278,14 @@ class GraphState:
         )
 
     def _told_capacity(self, key: LinkKey) -> float | None:
-        """The annotated capacity, else the sending interface's speed, else the receiving one's."""
+        """The annotated capacity, else the sending interface's speed, else the receiving one's. Devices that
+        tell nothing tell 0, and some less."""
         note = self._annotation(key)
-        if note is not None and note.capacity_bps:
+        if note is not None and note.capacity_bps and note.capacity_bps > 0:
             return note.capacity_bps
         for device, port in _ends(key):
             status = self._status.get(device, {}).get(port)
-            if status is not None and status.speed_bps:
+            if status is not None and status.speed_bps and status.speed_bps > 0:
                 return status.speed_bps
         return None
 

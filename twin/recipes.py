@@ -144,7 +144,7 @@ RECIPES = {
             config=RouteNetConfig(name="rnn", prior="unqueued", iterations=1),
         ),
         Recipe(
-            "testbed-1", {}, {}, epochs=12, batch=16, learning_rate=2e-3, relative=True, start="routenet",
+            "testbed-2", {}, {}, epochs=36, batch=16, learning_rate=2e-3, relative=True, start="routenet",
             config=RouteNetConfig(limit=7.0),
             measured=Measured(
                 "testbed",
