@@ -77,25 +77,28 @@ class Accounts:
             queues.wait_std_s, self.table,
         )  # fmt: skip
         unsure = np.abs(steps[:, [SERVICE, SEEN_LOAD]]).max(axis=1)
-        ln = steps[:, SEEN_WAIT], steps[:, SEEN_DEVIATION], unsure, unsure, np.abs(steps[:, SEEN_LOSS])
-        self._charge(0, queues, moved, np.column_stack(ln), np.zeros((len(moved), 2, HIDDEN)), run)
+        loss = np.abs(steps[:, SEEN_LOSS])
+        none = np.zeros(len(moved))
+        ln = np.column_stack([steps[:, SEEN_WAIT], steps[:, SEEN_DEVIATION], loss, unsure, none, none])
+        self._charge(0, queues, moved, ln, np.zeros((len(moved), 2, HIDDEN)), run)
 
     def charge_states(self, level: int, queues: LinkQueues, moved: Flags, step: Step, run: Flags) -> None:
         """For steps in the states of queues that have ``moved``."""
         usual = self.usual[:, None, None] >> np.arange(HIDDEN) & 1
-        terms = step.direct + step.through
-        on_wait, on_deviation = (terms * usual).sum(axis=2).T
-        unsure_wait, unsure_deviation = np.abs((step.through * usual).sum(axis=2)).T
-        ln = on_wait, on_deviation, unsure_wait, unsure_deviation, step.on_loss
-        self._charge(level, queues, moved, np.column_stack(ln), terms * (1 - 2 * usual), run)
+        terms, by_state = step.direct + step.through, (step.through * usual).sum(axis=2)
+        ln = np.column_stack([(terms * usual).sum(axis=2), step.on_loss, np.zeros(len(moved)), by_state])
+        self._charge(level, queues, moved, ln, terms * (1 - 2 * usual), run)
 
     def _charge(
         self, level: int, queues: LinkQueues, moved: Flags, ln: Floats, odd_terms: Floats, run: Flags
     ) -> None:
-        """Those that owe more than the limit run, and all that run pay."""
+        """Those that owe more than the limit run, and all that run pay. ``ln`` [Q, 5]: on wait, deviation and
+        loss, and by way of flows' states on wait and deviation."""
         wait, variance = queues.wait_s, queues.wait_std_s**2
-        scale = np.column_stack([wait, variance, wait, variance, np.ones(len(wait))])
-        worth = np.where(moved[:, None], scale * ln, 0.0).astype(np.float32)
+        one = np.ones(len(wait))
+        scale = np.column_stack([wait, variance, one, one, one, one])
+        changes = np.where(moved[:, None], scale * ln, 0.0)
+        worth = np.column_stack([changes, wait, variance]).astype(np.float32)
         matter = moved[:, None] & (np.abs(odd_terms).max(axis=1) > LEAST_UNIT * self.limit)
         each = (scale[:, :2, None] * odd_terms).astype(np.float32)
         bits = np.asarray(matter @ (1 << np.arange(HIDDEN)), dtype=np.int32)

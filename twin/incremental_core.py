@@ -64,6 +64,11 @@ OF_WAIT, OF_VARIANCE, OF_LOSS, OWED = range(4)
 # Of what is owed: of the delay and of the jitter, with signs, and what is unsure of both.
 DELAY, JITTER, UNSURE = range(3)
 DEBTS = 3
+# Of what changes of a queue are worth: of wait (s), variance (s²) and ln of what is lost; of ln wait and ln
+# deviation by way of a flow's state; and the queue's wait and variance.
+ON_WAIT, ON_VARIANCE, ON_LOSS, UNSURE_OF_BOTH, STATE_ON_WAIT, STATE_ON_DEVIATION, WAIT, VARIANCE = range(8)
+WORTH = 8
+KEPT = 0.7  # of a step of its state a flow takes on to the next hop
 
 
 @compiled
@@ -75,24 +80,28 @@ def owe(
 
     A flow that runs from some level on pays for that and all higher ones.
 
-    ``worth`` [Q, 5]: a change in seconds of the wait and in seconds² of its variance, what is unsure of both,
-    and in ln of what is lost; all that with the hidden units at work that ``usual`` [Q] tells, bit by bit.
-    Where ``at_work`` [H] differs in one that ``matter`` [Q] tells, ``terms`` [Q, 2, HIDDEN] add to wait and
-    variance.
+    ``worth`` [Q, WORTH]: what changes of a queue do to its wait (s) and to the variance of it (s²) by the
+    hidden units that are at work for most hops, as ``usual`` [Q] tells bit by bit; where ``at_work`` [H]
+    differs in one that ``matter`` [Q] tells, ``terms`` [Q, 2, HIDDEN] add to both. What a change does to a
+    flow's state, later hops feel too, by as much as their waits and variances are; all that is unsure.
     """
     for flow in flows:
         if run[flow]:
             continue
         wait, variance, unsure_wait, unsure_variance, lost = 0.0, 0.0, 0.0, 0.0, 0.0
+        state_wait, state_deviation = 0.0, 0.0
         for hop in range(offsets[flow], offsets[flow + 1]):
             queue = queues[hop]
-            odd = (at_work[hop] ^ usual[queue]) & matter[queue]
             change = worth[queue]
-            wait += change[0]
-            variance += change[1]
-            unsure_wait += change[2]
-            unsure_variance += change[3]
-            lost += change[4]
+            state_wait, state_deviation = KEPT * state_wait, KEPT * state_deviation
+            wait += change[ON_WAIT] + change[WAIT] * state_wait
+            variance += change[ON_VARIANCE] + change[VARIANCE] * state_deviation
+            lost += change[ON_LOSS]
+            state_wait += change[STATE_ON_WAIT]
+            state_deviation += change[STATE_ON_DEVIATION]
+            unsure_wait += change[WAIT] * (change[UNSURE_OF_BOTH] + abs(state_wait))
+            unsure_variance += change[VARIANCE] * (change[UNSURE_OF_BOTH] + abs(state_deviation))
+            odd = (at_work[hop] ^ usual[queue]) & matter[queue]
             while odd != 0:
                 unit = trailing_zeros(odd)
                 wait += terms[queue, 0, unit]
