@@ -80,17 +80,20 @@ class Accounts:
         loss = np.abs(steps[:, SEEN_LOSS])
         none = np.zeros(len(moved))
         ln = np.column_stack([steps[:, SEEN_WAIT], steps[:, SEEN_DEVIATION], loss, unsure, none, none])
-        self._charge(0, queues, moved, ln, np.zeros((len(moved), 2, HIDDEN)), run)
+        self._charge(0, queues, moved, ln, np.zeros((len(moved), 2, HIDDEN), np.float32), run)
 
     def charge_states(self, level: int, queues: LinkQueues, moved: Flags, step: Step, run: Flags) -> None:
         """For steps in the states of queues that have ``moved``."""
-        usual = self.usual[:, None, None] >> np.arange(HIDDEN) & 1
-        terms, by_state = step.direct + step.through, (step.through * usual).sum(axis=2)
-        ln = np.column_stack([(terms * usual).sum(axis=2), step.on_loss, np.zeros(len(moved)), by_state])
-        self._charge(level, queues, moved, ln, terms * (1 - 2 * usual), run)
+        usual = (self.usual[:, None] >> np.arange(HIDDEN) & 1).astype(np.float32)
+        moves, none = step.moves, np.zeros(len(moved))
+        by_units, by_states = (moves * usual) @ step.weights.T, (step.through * usual) @ step.weights.T
+        odd = (moves * (1 - 2 * usual))[:, None, :] * step.weights
+        self._charge(
+            level, queues, moved, np.column_stack([by_units, step.on_loss, none, by_states]), odd, run
+        )
 
     def _charge(
-        self, level: int, queues: LinkQueues, moved: Flags, ln: Floats, odd_terms: Floats, run: Flags
+        self, level: int, queues: LinkQueues, moved: Flags, ln: Floats, odd_terms: Array, run: Flags
     ) -> None:
         """Those that owe more than the limit run, and all that run pay. ``ln`` [Q, 5]: on wait, deviation and
         loss, and by way of flows' states on wait and deviation."""
@@ -100,7 +103,7 @@ class Accounts:
         changes = np.where(moved[:, None], scale * ln, 0.0)
         worth = np.column_stack([changes, wait, variance]).astype(np.float32)
         matter = moved[:, None] & (np.abs(odd_terms).max(axis=1) > LEAST_UNIT * self.limit)
-        each = (scale[:, :2, None] * odd_terms).astype(np.float32)
+        each = scale[:, :2, None].astype(np.float32) * odd_terms
         bits = np.asarray(matter @ (1 << np.arange(HIDDEN)), dtype=np.int32)
         flows, offsets = self._over(moved), self.ways.hops.offsets
 

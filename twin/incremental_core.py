@@ -85,15 +85,16 @@ def owe(
     differs in one that ``matter`` [Q] tells, ``terms`` [Q, 2, HIDDEN] add to both. What a change does to a
     flow's state, later hops feel too, by as much as their waits and variances are; all that is unsure.
     """
+    zero, kept = np.float32(0.0), np.float32(KEPT)
     for flow in flows:
         if run[flow]:
             continue
-        wait, variance, unsure_wait, unsure_variance, lost = 0.0, 0.0, 0.0, 0.0, 0.0
-        state_wait, state_deviation = 0.0, 0.0
+        wait, variance, unsure_wait, unsure_variance, lost = zero, zero, zero, zero, zero
+        state_wait, state_deviation = zero, zero
         for hop in range(offsets[flow], offsets[flow + 1]):
             queue = queues[hop]
             change = worth[queue]
-            state_wait, state_deviation = KEPT * state_wait, KEPT * state_deviation
+            state_wait, state_deviation = kept * state_wait, kept * state_deviation
             wait += change[ON_WAIT] + change[WAIT] * state_wait
             variance += change[ON_VARIANCE] + change[VARIANCE] * state_deviation
             lost += change[ON_LOSS]

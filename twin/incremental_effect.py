@@ -19,6 +19,7 @@ import numpy as np
 
 from twin.checkpoint import Checkpoint
 from twin.inference_cpu import Array
+from twin.inference_kernel import affine, aligned
 from twin.network import Floats
 
 THROUGH_STATE = 0.5
@@ -26,51 +27,51 @@ THROUGH_STATE = 0.5
 
 @dataclass(frozen=True)
 class Step:
-    """What a step of every queue is worth, by hidden unit where that is at work: on ln of the wait and on ln
-    of its deviation, [Q, 2, hidden], straight and by way of flows' states; and on ln of what is lost, [Q]."""
+    """What a step of every queue does to the hidden units of the read-out, [Q, hidden], straight and by way
+    of flows' states; what that is worth where a unit is at work; and what it is worth on ln of losses, [Q]."""
 
-    direct: Floats
-    through: Floats
-    on_loss: Floats
+    direct: Array
+    through: Array
+    weights: Array  # [2, hidden] on ln of the wait, on ln of its deviation
+    on_loss: Array
 
-    def most(self) -> Floats:
-        """The largest of any unit, [Q]."""
-        by_unit = np.abs(self.direct + self.through).max(axis=(1, 2), initial=0.0)
-        return np.asarray(np.maximum(by_unit, self.on_loss))
+    @property
+    def moves(self) -> Array:
+        """Both ways together, [Q, hidden]."""
+        return self.direct + self.through
+
+    def most(self) -> Array:
+        """The worth of the unit that moves most, or of losses, [Q]."""
+        by_unit = np.abs(self.moves) * np.abs(self.weights).max(axis=0)
+        return np.asarray(np.maximum(by_unit.max(axis=1, initial=0.0), self.on_loss))
 
 
 @dataclass(frozen=True)
 class Effects:
     """Of the states of queues on what is read out of a hop."""
 
-    direct: Floats  # [state, hidden] W_q, turned
-    through: Floats  # [state, hidden] ½ W_s W_n, turned
-    on_wait: Floats  # [hidden] mean of the heads, of ln wait
-    on_deviation: Floats  # [hidden] of its ln deviation
-    on_loss: Floats  # [hidden, 2] slope and offset of ln blocking
+    direct: Array  # [state, hidden] W_q, turned
+    through: Array  # [state, hidden] ½ W_s W_n, turned
+    weights: Array  # [2, hidden] of ln wait, the mean of the heads, and of its ln deviation
+    on_loss: Array  # [hidden, 2] slope and offset of ln blocking
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Effects:
         """From the weights of a model."""
         w, state, heads = checkpoint.weights, checkpoint.config.state, checkpoint.config.heads
         read, new = w["readout.weight"], w["flow_update.weight_ih"][2 * state :, :state]
-        through = THROUGH_STATE * read[:, :state] @ new
-        out = w["correct.weight"].astype(np.float64)
+        out = w["correct.weight"]
         return cls(
-            direct=read[:, state : 2 * state].T.astype(np.float64),
-            through=through.T.astype(np.float64),
-            on_wait=out[:heads].mean(axis=0),
-            on_deviation=out[heads],
-            on_loss=out[heads + 1 :].T,
+            direct=aligned(read[:, state : 2 * state].T),
+            through=aligned((np.float32(THROUGH_STATE) * read[:, :state] @ new).T),
+            weights=np.stack([out[:heads].mean(axis=0), out[heads]]),
+            on_loss=aligned(out[heads + 1 :].T),
         )
 
     def of_step(self, step: Array, ln_blocking: Floats) -> Step:
         """Of steps [Q, state] of the states of queues whose prior's ln blocking is [Q]."""
-        direct, through = step @ self.direct, step @ self.through
+        none = np.zeros(self.direct.shape[1], np.float32)
+        direct, through = affine(step, self.direct, none), affine(step, self.through, none)
         slope, offset = (np.abs(direct + through) @ np.abs(self.on_loss)).T
-        weights = np.stack([self.on_wait, self.on_deviation])
-        return Step(
-            direct=direct[:, None, :] * weights,
-            through=through[:, None, :] * weights,
-            on_loss=np.abs(ln_blocking) * slope + offset,
-        )
+        on_loss = np.abs(ln_blocking).astype(np.float32) * slope + offset
+        return Step(direct, through, self.weights, on_loss)
