@@ -110,8 +110,8 @@ class _Memory:
 class Incremental:
     """A trained model that remembers its last prediction; satisfies :class:`twin.models.DelayModel`.
 
-    A prediction that is updated differs from one of all flows by less than 1e-4 in every delay and jitter
-    that is more than a rounding error, and by about 1e-6 in every loss.
+    What is updated differs from a prediction of all flows by less than 1e-4 in every delay and jitter, by about
+    1e-6 in every loss, and by a few hundredths in the widths of intervals.
     """
 
     def __init__(self, model: RouteNet, *, tolerance: float = TOLERANCE) -> None:

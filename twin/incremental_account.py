@@ -22,6 +22,7 @@ from twin.inference_kernel import HIDDEN
 from twin.network import Floats, Ints
 from twin.queueing import LinkQueues
 
+OF_FEATURES = 3.0  # a step in load is worth so much on ln of the wait: much, where queues are filling
 LEAST_UNIT = 0.3  # of the limit: an odd unit that is worth less does not matter
 FEW = 0.1  # of all hops: beyond, to look at all flows is faster than to find some
 
@@ -76,10 +77,9 @@ class Accounts:
             crossings.hops, crossings.flows, crossings.queues, self.ways.inlets, hop_x, queues.wait_s,
             queues.wait_std_s, self.table,
         )  # fmt: skip
-        unsure = np.abs(steps[:, [SERVICE, SEEN_LOAD]]).max(axis=1)
+        unsure = OF_FEATURES * np.abs(steps[:, [SERVICE, SEEN_LOAD]]).max(axis=1)
         loss = np.abs(steps[:, SEEN_LOSS])
-        none = np.zeros(len(moved))
-        ln = np.column_stack([steps[:, SEEN_WAIT], steps[:, SEEN_DEVIATION], loss, unsure, none, none])
+        ln = np.column_stack([steps[:, SEEN_WAIT], steps[:, SEEN_DEVIATION], loss, unsure, unsure, unsure])
         self._charge(0, queues, moved, ln, np.zeros((len(moved), 2, HIDDEN), np.float32), run)
 
     def charge_states(self, level: int, queues: LinkQueues, moved: Flags, step: Step, run: Flags) -> None:

@@ -28,7 +28,8 @@ THROUGH_STATE = 0.5
 @dataclass(frozen=True)
 class Step:
     """What a step of every queue does to the hidden units of the read-out, [Q, hidden], straight and by way
-    of flows' states; what that is worth where a unit is at work; and what it is worth on ln of losses, [Q]."""
+    of flows' states; what that is worth where a unit is at work; and what it is worth on ln of losses, [Q].
+    """
 
     direct: Array
     through: Array

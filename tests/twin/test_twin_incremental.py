@@ -157,9 +157,9 @@ def test_other_models_are_followed_too(name: str) -> None:
         "four iterations": RouteNetConfig(iterations=4, limit=1.0),
     }
     model = RouteNet(checkpoint_of(configs[name]), threads=1) if name in configs else shipped(name)
-    rng, incremental, state = np.random.default_rng(3), Incremental(model), loaded(30, 0.7)
+    rng, incremental, state = np.random.default_rng(3), Incremental(model), loaded(50, 0.9)
     incremental.predict(*state)
-    for change in (flow_grows, capacity_changes, link_fills):
+    for change in (flow_grows, capacity_changes, link_fills, *CHANGES.values()):
         state = change(state, rng)
         hold(incremental.update(*state), state, model)
 
