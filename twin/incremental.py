@@ -28,6 +28,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from twin.chunks import each_chunk
 from twin.errors import UsageError
 from twin.features import Features, FlowTables, Loops, Ways, assemble
 from twin.features_core import SURVIVAL
@@ -110,8 +111,8 @@ class _Memory:
 class Incremental:
     """A trained model that remembers its last prediction; satisfies :class:`twin.models.DelayModel`.
 
-    What is updated differs from a prediction of all flows by less than 1e-4 in every delay and jitter, by about
-    1e-6 in every loss, and by a few hundredths in the widths of intervals.
+    What is updated differs from a prediction of all flows by less than 1e-4 in every delay and jitter, by
+    about 1e-6 in every loss, and by a few hundredths in the widths of intervals.
     """
 
     def __init__(self, model: RouteNet, *, tolerance: float = TOLERANCE) -> None:
@@ -271,10 +272,15 @@ class Incremental:
         sweep = memory.sweeps[-1]
         at_work = memory.accounts.at_work
         self.forward.read_out(flows, features, h_q, sweep.h_f, memory.read, memory.ln_scale, at_work)
-        weigh(
-            flows, features.hops.offsets, features.hop_queue, features.wait_s, features.wait_std_s,
-            memory.read, features.transmission_s, features.size_scv, memory.accounts.table,
-        )  # fmt: skip
+
+        def weigh_some(_: int, low: int, high: int) -> None:
+            weigh(
+                flows[low:high], features.hops.offsets, features.hop_queue, features.wait_s,
+                features.wait_std_s, memory.read, features.transmission_s, features.size_scv,
+                memory.accounts.table,
+            )  # fmt: skip
+
+        each_chunk(len(flows), self.model.threads, weigh_some)
         memory.predicted = memory.predicted.copy()
         said = self.forward.said(memory.read, memory.ln_scale)
         self.model.conclude(flows, memory.network, memory.traffic, features, said, memory.predicted)

@@ -71,5 +71,5 @@ def conclude(
         total = queueing + fixed
         predicted[MEAN_S, flow] = total
         predicted[JITTER_S, flow] = jitter
-        predicted[LOSS, flow] = -expm1(ln_survival[flow])
+        predicted[LOSS, flow] = -expm1(ln_survival[flow]) if ln_survival[flow] < 0.0 else 0.0
         predicted[LOG_WIDTH, flow] = log((fixed + queueing * exp(half)) / total) if total > 0.0 else 0.0

@@ -163,7 +163,7 @@ def _add_up(r, e, queues, first, end, prior, heads, sums):  # type: ignore[no-un
         ln_blocking = prior[queue, 2] * e[at, HEADS + 1] + r[at, HEADS + 2]
         if ln_blocking > NO_BLOCKING:
             survival *= 1.0 - _exp_down(min(ln_blocking, MOST_LN_BLOCKING))
-    sums[heads + 1] = log(survival)
+    sums[heads + 1] = log(survival) if survival < 1.0 else 0.0
 
 
 @_inline

@@ -18,7 +18,7 @@ from twin.incremental_core import Crossings
 from twin.incremental_prior import OfferMemory, changed_flows
 from twin.inference import RouteNet, load
 from twin.models import PathPrediction
-from twin.network import Traffic
+from twin.network import Network, Traffic
 from twin.queueing import MG1K, LinkQueues
 from twin.topologies import power_law
 from twin.traffic import lab_scenario
@@ -242,6 +242,31 @@ def test_an_update_changes_nothing_it_is_given() -> None:
     hold(incremental.update(*state), state, shipped())
     assert np.array_equal(traffic.bps, copies[0])
     assert np.array_equal(traffic.pps, copies[1])
+
+
+def test_the_number_of_threads_does_not_matter() -> None:
+    """More than 5,000 flows: the same bytes on one thread and two, and as many flows run again."""
+    state = loaded(75, 0.7)
+    said, runs = [], []
+    for threads in (1, 2):
+        incremental = Incremental(load(threads=threads))
+        incremental.predict(*state)
+        said.append(incremental.update(*link_fills(state, np.random.default_rng(2))))
+        runs.append(incremental.rerun)
+    assert runs[0] == runs[1]
+    for name in ("mean_s", "jitter_s", "loss", "log_width"):
+        assert getattr(said[0], name).tobytes() == getattr(said[1], name).tobytes(), name
+
+
+def test_a_network_without_links_has_nothing_to_run() -> None:
+    """Two nodes that nothing joins: zeros, before and after."""
+    network = Network(("A", "B"), (), np.full((2, 2), -1, np.int16))
+    incremental = Incremental(shipped())
+    for rate in (0.0, 1e3):
+        traffic = Traffic(bps=np.full(2, 8 * rate), pps=np.full(2, rate))
+        said = incremental.update(network, traffic)
+        assert not said.mean_s.any()
+        assert not said.loss.any()
 
 
 # ------------------------------------------------------------------------------------- what is not followed
