@@ -231,7 +231,7 @@ class Incremental:
             memory.overall_bits = loops.overall_bits
         memory.seen[moved] = seen[moved]
         memory.inlet_seen[moved[inlet_queue]] = inlet_seen[moved[inlet_queue]]
-        memory.accounts.pay(0, run)
+        memory.accounts.pay(0, np.flatnonzero(run))
         return run
 
     @property
@@ -264,8 +264,9 @@ class Incremental:
             sweep.h_q[moved] = h_q[moved]
         if run.all():
             sweep.h_q[:] = h_q
-        accounts.pay(level, run)
-        return np.flatnonzero(run)
+        flows = np.flatnonzero(run)
+        accounts.pay(level, flows)
+        return flows
 
     def _conclude(self, memory: _Memory, flows: Ints, features: Features, h_q: Array) -> PathPrediction:
         """Read out the last sweep of ``flows``; the predictions handed out before stay as they are."""

@@ -95,8 +95,8 @@ class Accounts:
     def _charge(
         self, level: int, queues: LinkQueues, moved: Flags, ln: Floats, odd_terms: Array, run: Flags
     ) -> None:
-        """Those that owe more than the limit run, and all that run pay. ``ln`` [Q, 5]: on wait, deviation and
-        loss, and by way of flows' states on wait and deviation."""
+        """Those that owe more than the limit are to run. ``ln`` [Q, 6]: on wait, deviation and loss, unsure
+        of both, and by way of flows' states on wait and deviation."""
         wait, variance = queues.wait_s, queues.wait_std_s**2
         one = np.ones(len(wait))
         scale = np.column_stack([wait, variance, one, one, one, one])
@@ -114,11 +114,10 @@ class Accounts:
             )  # fmt: skip
 
         each_chunk(len(flows), self.threads, charge)
-        self.pay(level, run)
 
-    def pay(self, level: int, run: Flags) -> None:
-        """Flows that run from this level on owe nothing there."""
-        self.table[run, OWED + DEBTS * level : OWED + DEBTS * (level + 1)] = 0.0
+    def pay(self, level: int, flows: Ints) -> None:
+        """``flows``, which run from this level on, owe nothing there."""
+        self.table[flows, OWED + DEBTS * level : OWED + DEBTS * (level + 1)] = 0.0
 
     def _over(self, moved: Flags) -> Ints:
         """The flows over links of ``moved`` queues; all where these are many."""
