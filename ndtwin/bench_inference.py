@@ -5,9 +5,8 @@ A figure is the median of several runs, after one that compiles what is not comp
 traffic on the same network, as every window has, and uses all cores. What a network caches of itself (its
 paths) is then known, as it is to a twin whose network did not change since the last window.
 
-``incremental_s`` is what :class:`twin.incremental.Incremental` takes where one link's load has changed since
-the prediction before: the traffic between its ends, which crosses no other link, grows by a tenth of its
-capacity.
+``incremental_s`` is what :class:`twin.incremental.Incremental` takes where one link's load has grown by a
+tenth since the prediction before, by traffic between its ends, which crosses no other link.
 ``incremental_through_s`` is the same where all flows over one link change, and so the loads of hundreds.
 Errors are those against the prediction of all flows, the largest of any path's delay or jitter.
 """
@@ -40,7 +39,7 @@ LONGEST_S = 3.0  # of one model on one network, but at least LEAST_RUNS
 LEAST_RUNS = 3
 COLD_RUNS = 3
 CHANGES = 9  # one after the other, each on top of those before
-LOAD_STEP = 0.1  # of a link's capacity
+LOAD_STEP = 0.1  # of a link's load
 RATE_STEP = 1.2
 _FIRST_PREDICTION = (
     "import sys, ndtwin.cli, ndtwin.bench_inference as bench; bench.first_prediction(*sys.argv[1:])"
@@ -157,16 +156,20 @@ def time_changes(model: RouteNet, network: Network, traffic: Traffic) -> dict[st
 
 
 def with_load(network: Network, traffic: Traffic, link: int) -> Traffic:
-    """The traffic between the ends of a link grown by LOAD_STEP of its capacity."""
+    """The traffic between the ends of a link grown by LOAD_STEP of all traffic over it."""
     path = _between_ends(network, link)
-    more_bps = LOAD_STEP * network.capacity_bps[link]
+    more_bps = LOAD_STEP * traffic.bps[_over(network, link)].sum()
     return _times(traffic, np.array([path]), 1 + more_bps / traffic.bps[path])
 
 
 def with_rates(network: Network, traffic: Traffic, link: int) -> Traffic:
     """All flows over a link at RATE_STEP times their rate."""
-    paths = network.paths
-    return _times(traffic, paths.hop_path[paths.links == link], RATE_STEP)
+    return _times(traffic, _over(network, link), RATE_STEP)
+
+
+def _over(network: Network, link: int) -> Ints:
+    """The paths over a link."""
+    return np.asarray(network.paths.hop_path[network.paths.links == link])
 
 
 def _between_ends(network: Network, link: int) -> int:
