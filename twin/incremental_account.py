@@ -24,7 +24,7 @@ from twin.queueing import LinkQueues
 
 OF_FEATURES = 3.0  # a step in load is worth so much on ln of the wait: much, where queues are filling
 LEAST_UNIT = 0.3  # of the limit: an odd unit that is worth less does not matter
-FEW = 0.1  # of all hops: beyond, to look at all flows is faster than to find some
+FEW = 0.3  # of all hops: beyond, to look at all flows is faster than to find some
 
 
 @dataclass

@@ -102,7 +102,9 @@ def owe(
             state_deviation += change[STATE_ON_DEVIATION]
             unsure_wait += change[WAIT] * (change[UNSURE_OF_BOTH] + abs(state_wait))
             unsure_variance += change[VARIANCE] * (change[UNSURE_OF_BOTH] + abs(state_deviation))
-            odd = (at_work[hop] ^ usual[queue]) & matter[queue]
+            odd = matter[queue]
+            if odd != 0:
+                odd &= at_work[hop] ^ usual[queue]
             while odd != 0:
                 unit = trailing_zeros(odd)
                 wait += terms[queue, 0, unit]
