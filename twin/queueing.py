@@ -136,7 +136,7 @@ class MG1K:
     name: ClassVar[str] = "mg1k"
     version: ClassVar[str] = "2"
     # Half-width of the interval on ln(queueing + transmission): 0.9 quantile of the error on the test slice
-    # "random" of twin.training.evaluate, half of it Poisson and half bursty.
+    # "random" of twin.recipes, half of it Poisson and half bursty.
     log_width: ClassVar[float] = 0.24
 
     def __init__(self, *, size_scv: float = SIZE_SCV, arrival_scv: float = 1.0) -> None:
