@@ -132,7 +132,7 @@ async def test_a_silent_device_delays_nobody(lab: LabAgents, engine: str) -> Non
     times = [sample.observed_at_ns for sample in log.samples()]
     gaps = np.diff(times) / S
     assert {sample.device for sample in log.samples()} == {"WA"}
-    assert np.count_nonzero(gaps > 1.5 * poll_s) <= 1, gaps  # a busy machine may lose one; silence would cost all
+    assert np.count_nonzero(gaps > 1.5 * poll_s) <= 1, gaps  # a busy machine may lose one
     assert np.median(gaps) == pytest.approx(poll_s, rel=0.25)
     assert {event.device for event in log.events("device-silent")} == {"mute2", "mute3", "mute4"}
     assert len(log.events("device-silent")) == 3
