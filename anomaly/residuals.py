@@ -10,42 +10,16 @@ measured, no route, or not to be trusted. The excess is what is left in seconds 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.tomography import Observations, ragged
-from twin.compare import comparable_mean_s, reverse_paths
+from twin.compare import MIN_COUNT, MeasuredMeans, comparable_mean_s, reverse_paths
 from twin.models import path_packet_bits
 from twin.network import Floats, Ints, Network, Traffic
 
-MIN_COUNT = 5  # a mean of fewer packets says nothing about a window
 _QUANTILE_90 = 1.6449  # the interval is ± so many standard deviations
-
-
-class Measurement(Protocol):
-    """One method's figures of one window (:class:`twin.graph.MeasuredDelays`)."""
-
-    @property
-    def direction(self) -> str:
-        """``one-way`` or ``round-trip``."""
-        ...
-
-    @property
-    def packet_bits(self) -> float | None:
-        """Probe size; None when the traffic itself was measured."""
-        ...
-
-    @property
-    def mean_s(self) -> Floats:
-        """[P]."""
-        ...
-
-    @property
-    def count(self) -> Floats:
-        """[P] packets behind the mean; 0 = not measured."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +60,7 @@ def residual(
     traffic: Traffic,
     expected: Expectation,
     method: str,
-    measured: Measurement,
+    measured: MeasuredMeans,
     *,
     distrusted: NDArray[np.bool_],
 ) -> Residual:

@@ -26,20 +26,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.calibration_core import along, crossed, explain, remaining, share_out
 from twin.calibration_learnt import LinkPrior
-from twin.compare import comparable_mean_s, reverse_paths
+from twin.compare import MIN_COUNT, MeasuredMeans, comparable_mean_s, reverse_paths
 from twin.errors import TopologyError
 from twin.models import PathPrediction, path_packet_bits
 from twin.network import Floats, Ints, Network, Paths, Traffic
 
 Flags = NDArray[np.bool_]
-MIN_COUNT = 5  # a mean of fewer packets says nothing about a window
 SAMPLING = 2.0  # a window's packets are not independent: their mean strays this much more than σ/√n
 WAIT_ERROR = 0.05  # of the wait: what a flow sees differs so much from what its links' mean flow sees
 FLOOR = 0.002  # of the delay: clocks and rounding
@@ -48,35 +46,11 @@ MOST_ROWS = 15_000  # ten and more for every link of a large network
 ROUNDS = 3  # of :func:`twin.calibration_core.remaining`
 
 
-class Measured(Protocol):
-    """Measured mean delays by one method (:class:`twin.graph_view.MeasuredDelays`)."""
-
-    @property
-    def direction(self) -> str:
-        """``one-way`` or ``round-trip``."""
-        ...
-
-    @property
-    def packet_bits(self) -> float | None:
-        """Probe size; None when the traffic itself was measured."""
-        ...
-
-    @property
-    def mean_s(self) -> Floats:
-        """[F]."""
-        ...
-
-    @property
-    def count(self) -> Floats:
-        """[F] packets behind the mean; 0 = not measured."""
-        ...
-
-
 @dataclass(frozen=True)
 class Reading:
     """One method's measurements, and of which flows they can be believed (None: all)."""
 
-    measured: Measured
+    measured: MeasuredMeans
     trusted: Flags | None = None  # [F]
 
 

@@ -17,6 +17,8 @@ from twin.models import path_packet_bits
 from twin.network import Floats, Network, Traffic, canonical_ends
 from twin.queueing import sum_hops
 
+MIN_COUNT = 5  # a mean of fewer packets says nothing about a window
+
 
 class Measured(Protocol):
     """The part of a set of measured delays that decides what it can be compared with."""
@@ -29,6 +31,20 @@ class Measured(Protocol):
     @property
     def packet_bits(self) -> float | None:
         """Probe size; None when the traffic itself was measured."""
+        ...
+
+
+class MeasuredMeans(Measured, Protocol):
+    """Measured mean delays of one window by one method (:class:`twin.graph_view.MeasuredDelays`)."""
+
+    @property
+    def mean_s(self) -> Floats:
+        """[F]."""
+        ...
+
+    @property
+    def count(self) -> Floats:
+        """[F] packets behind the mean; 0 = not measured."""
         ...
 
 
