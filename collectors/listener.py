@@ -15,8 +15,8 @@ from typing import Any
 
 import structlog
 
-from collectors.ipfix.aggregate import FlowAggregator
-from collectors.ipfix.decoder import IpfixSession
+from collectors.flows.aggregate import FlowAggregator
+from collectors.flows.decoder import IpfixSession
 from collectors.stats import CollectorStats
 from twin.errors import DecodeError, InventoryError
 from twin.records import DeadLetter, NetworkEvent, Record

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ipfix_bytes import Fields, any_set, ipv4, message, options_template, template
 
-from collectors.ipfix import aggregate as module
-from collectors.ipfix.aggregate import FlowAggregator
-from collectors.ipfix.columns import group, spread
-from collectors.ipfix.decoder import IpfixSession
+from collectors.flows import aggregate as module
+from collectors.flows.aggregate import FlowAggregator
+from collectors.flows.columns import group, spread
+from collectors.flows.decoder import IpfixSession
 from ndtwin.lab import ipfix_encoder as lab
 from twin.records import DelayReport, FlowCell, FlowReport, Record
 

@@ -27,10 +27,10 @@ from ipfix_bytes import (
     withdrawal,
 )
 
-from collectors.ipfix import decoder as module
-from collectors.ipfix import elements as ie
-from collectors.ipfix.batch import RecordBatch, join
-from collectors.ipfix.decoder import IpfixSession
+from collectors.flows import decoder as module
+from collectors.flows import elements as ie
+from collectors.flows.batch import RecordBatch, join
+from collectors.flows.decoder import IpfixSession
 from twin.errors import DecodeError
 
 FROM = ("192.0.2.200", 50000)

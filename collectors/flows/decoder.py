@@ -23,9 +23,9 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from struct import Struct
 
-from collectors.ipfix.batch import RecordBatch
-from collectors.ipfix.sampling import Samplers
-from collectors.ipfix.template import Body, Template, read_templates
+from collectors.flows.batch import RecordBatch
+from collectors.flows.sampling import Samplers
+from collectors.flows.template import Body, Template, read_templates
 from twin.errors import DecodeError
 
 _HEADER = Struct(">HHIII")

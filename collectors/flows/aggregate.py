@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from collectors.ipfix import elements as ie
-from collectors.ipfix.batch import Floats, Integers, RecordBatch, join
-from collectors.ipfix.columns import DESTINATION, SOURCE, group, prefixes, spread, times
-from collectors.ipfix.template import Template
+from collectors.flows import elements as ie
+from collectors.flows.batch import Floats, Integers, RecordBatch, join
+from collectors.flows.columns import DESTINATION, SOURCE, group, prefixes, spread, times
+from collectors.flows.template import Template
 from twin.records import DelayReport, FlowCell, FlowReport, PathDelay, Record
 
 MAX_PENDING = 20_000  # records gathered before they are summed: enough for numpy, too few to stall

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.ipfix import elements as ie
-from collectors.ipfix.batch import Floats, Integers, RecordBatch
+from collectors.flows import elements as ie
+from collectors.flows.batch import Floats, Integers, RecordBatch
 
 _NS_PER_MS = 1_000_000
 _TIMES = (

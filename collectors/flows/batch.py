@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.ipfix.elements import Kind, kind_of
-from collectors.ipfix.template import Template
+from collectors.flows.elements import Kind, kind_of
+from collectors.flows.template import Template
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -21,7 +21,7 @@ from struct import Struct
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.ipfix.elements import Kind, kind_of
+from collectors.flows.elements import Kind, kind_of
 from twin.errors import DecodeError
 
 VARIABLE = 65535

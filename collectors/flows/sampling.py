@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from collectors.ipfix import elements as ie
-from collectors.ipfix.batch import Floats, RecordBatch
+from collectors.flows import elements as ie
+from collectors.flows.batch import Floats, RecordBatch
 
 _Row = Mapping[int, float]
 _FORMULAE: tuple[tuple[tuple[int, ...], Callable[[_Row], float]], ...] = (
