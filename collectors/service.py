@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -16,20 +17,24 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from collectors.gate import Gate
 from collectors.inventory import Device, Inventory
 from collectors.inventory import annotations as link_annotations
 from collectors.listener import IpfixListener
 from collectors.netconf import NetconfPoller
 from collectors.schedule import DEADLINE
-from collectors.snmp.open import RETRIES, open_engine
+from collectors.snmp.engine import SnmpEngine
+from collectors.snmp.open import RETRIES, Shared, open_engine
 from collectors.snmp.poller import SnmpPoller
-from collectors.snmp.pysnmp_engine import PysnmpEngines
 from collectors.stats import CollectorStats
 from collectors.targets import LOG, Emit, NetconfWork, SnmpWork, Target
 from twin.errors import NdtwinError
 from twin.records import Record
 
 MAX_THREADS = 256  # NETCONF targets beyond this wait for one another
+SNMP_AT_ONCE = 128  # devices read at the same time; those that are silent do not count
+TOPOLOGIES_AT_ONCE = 32  # likewise; their tables are long
+_OTHER_FILES = 1024  # broker connections, libraries, logs
 _ANNOTATIONS_S = 300.0  # sent again, for consumers that start from a short log
 
 
@@ -93,7 +98,10 @@ class _Crew:
         self._stats = stats
         self._periods = periods
         self._clock = clock
-        self._shared = PysnmpEngines()
+        self._shared = Shared(stats.snmp)
+        self._gate, self._topology_gate = Gate(SNMP_AT_ONCE), Gate(TOPOLOGIES_AT_ONCE)
+        self._engines: list[SnmpEngine] = []
+        _make_room_for_sockets(4 * len(inventory.devices))
         self._pollers: list[NetconfPoller] = []
         netconf = sum(device.netconf is not None for device in inventory.devices)
         self._pool = ThreadPoolExecutor(min(max(netconf, 1), MAX_THREADS), "netconf")
@@ -120,6 +128,8 @@ class _Crew:
         self._pool.shutdown(wait=True, cancel_futures=True)
         for poller in self._pollers:
             poller.close()
+        for engine in self._engines:
+            engine.close()
         await self._shared.close()
 
     def _emit(self, record: Record) -> None:
@@ -131,12 +141,20 @@ class _Crew:
         # Every attempt of the first request must fit into the deadline, or one lost datagram fails the poll.
         timeout_s = min(1.0, DEADLINE * self._periods.poll_s / (RETRIES + 2))
         engines = [open_engine(self._inventory, device, self._shared, timeout_s=timeout_s) for _ in range(2)]
-        poller = SnmpPoller(self._inventory.network, device.name, engines[0], engines[1], self._clock)
-        moved = asyncio.Event()
-        work = SnmpWork(poller, self._emit, moved)
+        self._engines += engines
+        poller = SnmpPoller(
+            self._inventory.network,
+            device.name,
+            engines[0],
+            engines[1],
+            self._clock,
+            gate=self._gate.turn,
+            topology_gate=self._topology_gate.turn,
+        )
+        work = SnmpWork(poller, self._emit, asyncio.Event(), int(self._periods.poll_s * 1e9))
         counters = self._target(device, "snmp", self._periods.poll_s, work.poll)
         topology = self._target(device, "snmp-topology", self._periods.topology_s, work.poll_topology)
-        return counters, replace(topology, announces=False, wake=moved)
+        return counters, replace(topology, announces=False, wake=work.topology_moved)
 
     def _netconf(self, device: Device) -> Target:
         timeout_s = DEADLINE * self._periods.netconf_s
@@ -170,3 +188,12 @@ class _Crew:
         while True:
             self._emit(link_annotations(self._inventory, self._clock()))
             await asyncio.sleep(_ANNOTATIONS_S)
+
+
+def _make_room_for_sockets(count: int) -> None:
+    """A socket or two for every device may be more files than a process opens by default (1,024)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
+
+from collectors.snmp.engine import Traffic
+
+_NAMED = 5  # targets told by name: the slowest, those that failed most
+
+
+@dataclass
+class TargetStats:
+    """One target's polls: who is slow, and who is to be asked why."""
+
+    polls: int = 0
+    failures: int = 0  # timed out, refused, or not got round to
+    last_s: float = 0.0
+    worst_s: float = 0.0
+    total_s: float = 0.0
+
+    def took(self, seconds: float, *, failed: bool) -> None:
+        """A poll has ended."""
+        self.polls += 1
+        self.failures += failed
+        self.last_s = seconds
+        self.worst_s = max(self.worst_s, seconds)
+        self.total_s += seconds
+
+    @property
+    def mean_s(self) -> float:
+        """Over all polls."""
+        return self.total_s / max(self.polls, 1)
 
 
 @dataclass
 class CollectorStats:
-    """Counters since the start, and the newest duration of every target."""
+    """Counters since the start, and the times of every target."""
 
     polls: int = 0
     timeouts: int = 0
     errors: int = 0
+    overruns: int = 0  # polls that the collector did not get round to
     silent: set[str] = field(default_factory=set)  # targets that do not answer now
     datagrams: int = 0
     unknown_datagrams: int = 0  # from addresses that are not in the inventory
@@ -19,15 +49,18 @@ class CollectorStats:
     flow_records: int = 0
     lost_flow_records: int = 0
     records: int = 0  # emitted
-    last_duration_s: dict[str, float] = field(default_factory=dict)  # "DEVICE/PROTOCOL" → seconds
+    snmp: Traffic = field(default_factory=Traffic)
+    targets: dict[str, TargetStats] = field(default_factory=lambda: defaultdict(TargetStats))
 
     def metrics(self) -> dict[str, float]:
-        """For Heartbeat.metrics: totals, and of the targets the slowest ones by name."""
-        slowest = sorted(self.last_duration_s.items(), key=lambda item: -item[1])[:5]
+        """For Heartbeat.metrics: totals, and some targets by name, "DEVICE/PROTOCOL"."""
+        slowest = sorted(self.targets.items(), key=lambda item: -item[1].last_s)[:_NAMED]
+        failing = sorted(self.targets.items(), key=lambda item: -item[1].failures)[:_NAMED]
         return {
             "polls": self.polls,
             "timeouts": self.timeouts,
             "errors": self.errors,
+            "overruns": self.overruns,
             "silent_targets": len(self.silent),
             "datagrams": self.datagrams,
             "unknown_datagrams": self.unknown_datagrams,
@@ -35,5 +68,12 @@ class CollectorStats:
             "flow_records": self.flow_records,
             "lost_flow_records": self.lost_flow_records,
             "records": self.records,
-            **{f"poll_duration_s/{target}": seconds for target, seconds in slowest},
+            "snmp_requests": self.snmp.requests,
+            "snmp_retries": self.snmp.retries,
+            "snmp_varbinds": self.snmp.varbinds,
+            "snmp_ignored_answers": self.snmp.ignored,
+            "snmp_malformed_answers": self.snmp.malformed,
+            **{f"poll_duration_s/{name}": target.last_s for name, target in slowest},
+            **{f"poll_worst_s/{name}": target.worst_s for name, target in slowest},
+            **{f"failed_polls/{name}": float(target.failures) for name, target in failing if target.failures},
         }

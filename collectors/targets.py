@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import structlog
 
 from collectors import schedule
+from collectors.gate import Overrun
 from collectors.netconf import NetconfPoller
 from collectors.snmp.poller import SnmpPoller
 from collectors.stats import CollectorStats
@@ -26,27 +28,59 @@ from twin.records import DeviceSample, NetworkEvent, Record
 Emit = Callable[[Record], None]
 Clock = Callable[[], int]
 LOG = "ndtwin.collect"
+_OVERRUN = "the collector did not get round to it: poll less often, or share the devices out"
+_UPTIME_WRAP_NS = 2**32 * 10_000_000  # TimeTicks: 32 bits of hundredths of a second
+_UPTIME_SLACK_NS = 30_000_000_000
+_GAP = 1.5  # periods between two samples: a poll is missing
 
 
 @dataclass
 class InterfaceWatch:
-    """Compares a device's samples: links that went down or came up, and restarts."""
+    """Compares a device's samples: links that went down or came up, restarts, and what the flaws are."""
 
-    up: dict[str, bool] = field(default_factory=dict)
-    uptime_ns: int | None = None
+    last: DeviceSample | None = None
 
     def events(self, sample: DeviceSample) -> list[NetworkEvent]:
         """What changed since the sample before; nothing at the first."""
+        last, self.last = self.last, sample
+        if last is None:
+            return []
+        up = {one.name: one.oper_up for one in last.interfaces}
         found = [
             _event(sample, "link-up" if one.oper_up else "link-down", interface=one.name)
             for one in sample.interfaces
-            if self.up.get(one.name, one.oper_up) != one.oper_up
+            if up.get(one.name, one.oper_up) != one.oper_up
         ]
-        if sample.uptime_ns is not None and sample.uptime_ns < (self.uptime_ns or 0):
-            found.append(_event(sample, "cold-start", detail=f"sysUpTime {sample.uptime_ns / 1e9:.0f} s"))
-        self.up = {one.name: one.oper_up for one in sample.interfaces}
-        self.uptime_ns = sample.uptime_ns
+        if was_restarted(last, sample):
+            uptime_s = (sample.uptime_ns or 0) / 1e9
+            found.append(_event(sample, "cold-start", detail=f"sysUpTime {uptime_s:.0f} s"))
         return found
+
+    def quality(self, sample: DeviceSample, period_ns: int) -> tuple[str, ...]:
+        """The sample's flags, with what only the sample before can tell."""
+        last = self.last
+        if last is None:
+            return sample.quality
+        numbers = {one.name: one.if_index for one in last.interfaces}
+        found = {
+            "reset": was_restarted(last, sample),
+            "gap": sample.observed_at_ns - last.observed_at_ns > _GAP * period_ns,
+            "renumbered": any(numbers.get(i.name, i.if_index) != i.if_index for i in sample.interfaces),
+        }
+        return (*sample.quality, *(flag for flag, holds in found.items() if holds))
+
+
+def was_restarted(before: DeviceSample, after: DeviceSample) -> bool:
+    """Whether the device's counters began anew: another boot, or an uptime that went back.
+
+    Of the latter only what is no wrap of sysUpTime's 32 bits after 497 days.
+    """
+    if None not in (before.engine_boots, after.engine_boots) and before.engine_boots != after.engine_boots:
+        return True
+    if before.uptime_ns is None or after.uptime_ns is None or after.uptime_ns >= before.uptime_ns:
+        return False
+    expected_ns = before.uptime_ns + after.observed_at_ns - before.observed_at_ns - _UPTIME_WRAP_NS
+    return abs(after.uptime_ns - expected_ns) > _UPTIME_SLACK_NS
 
 
 def _event(sample: DeviceSample, kind: str, *, interface: str = "", detail: str = "") -> NetworkEvent:
@@ -104,16 +138,26 @@ class Target:
         begin = time.perf_counter()
         deadline_s = schedule.DEADLINE * self.period_ns / 1e9
         self.stats.polls += 1
+        worked = False
         try:
             async with asyncio.timeout(deadline_s):
                 await self.poll()
+        except Overrun:
+            self._overran(deadline_s)
         except TimeoutError:
             self._timed_out(deadline_s)
         except (DeviceError, DecodeError, InventoryError) as error:
             self._refused(str(error))
         else:
+            worked = True
             self._succeeded()
-        self.stats.last_duration_s[self.name] = time.perf_counter() - begin
+        self.stats.targets[self.name].took(time.perf_counter() - begin, failed=not worked)
+
+    def _overran(self, deadline_s: float) -> None:
+        self.stats.overruns += 1
+        if self.health.refused(_OVERRUN):
+            self._log().warning("collector is late", within_s=deadline_s)
+            self._tell("collector-late", f"{self.protocol}: {_OVERRUN}")
 
     def _succeeded(self) -> None:
         was_silent = self.health.silent
@@ -158,11 +202,13 @@ class SnmpWork:
     poller: SnmpPoller
     emit: Emit
     topology_moved: asyncio.Event
+    period_ns: int
     watch: InterfaceWatch = field(default_factory=InterfaceWatch)
 
     async def poll(self) -> None:
         """One poll of the device."""
         sample = await self.poller.sample()
+        sample = msgspec.structs.replace(sample, quality=self.watch.quality(sample, self.period_ns))
         self.emit(sample)
         events = self.watch.events(sample)
         for event in events:

@@ -1,9 +1,14 @@
-"""What the pollers ask of an SNMP library, and the guard that no agent can walk us in circles.
+"""What the pollers ask of an SNMP library, and the walk that no agent can make endless.
 
 A walk ends when the agent leaves the subtree. An agent that returns an OID that is not greater than the one
-before (RFC 3416 section 4.2.2 forbids it, real devices do it) would keep a naive walk going for ever: the
-guard turns that into a DeviceError. Silence is a builtin TimeoutError, nonsense or refusal a DeviceError, so
-that a poller can tell "silent" from "wrong password".
+before (RFC 3416 section 4.2.2 forbids it, real devices do it) would keep a naive walk going for ever, and
+one that makes rows up would fill the memory: :class:`Walk` turns both into a DeviceError. Silence is a
+builtin TimeoutError, nonsense or refusal a DeviceError, so that a poller can tell "silent" from "wrong
+password".
+
+Engines are asked for a subtree, usually one column, and give ``{index: value}``: the index is what follows
+the subtree's OID, as numbers. Both libraries hand out OIDs as text; the suffixes that come again with every
+poll (interface numbers) are looked up rather than parsed.
 """
 
 from __future__ import annotations
@@ -17,10 +22,13 @@ from twin.errors import DeviceError
 
 Value = int | str | bytes | float | None  # OID and IpAddress as dotted str, OCTET STRING as bytes
 Varbind = tuple[str, Value]
+Index = tuple[int, ...]
 
-MAX_REPETITIONS = 25  # their answers fit one unfragmented datagram, long OIDs included
-VARBINDS_PER_GET = 32  # likewise
-MAX_VARBINDS = 1_000_000  # no table of a router is that long: the agent is making rows up
+VARBINDS_PER_GET = 32  # their answer fits one unfragmented datagram, long OIDs included
+MAX_VARBINDS = 1_000_000  # no column of a router is that long: the agent is making rows up
+_SHORT = 6  # characters of a suffix worth remembering: ifIndex, LldpPortNumber
+_REMEMBERED = 1 << 16
+_indices: dict[str, Index] = {}
 
 
 class SnmpEngine(Protocol):
@@ -30,13 +38,27 @@ class SnmpEngine(Protocol):
         """GET; what the agent lacks is left out. TimeoutError when silent, DeviceError when refused."""
         ...
 
-    async def walk(self, root: str, repetitions: int = MAX_REPETITIONS) -> list[Varbind]:
-        """Everything under ``root`` by GETBULK (GETNEXT in version 1), in order."""
+    async def walk(self, root: str, rows: int = 0) -> dict[Index, Value]:
+        """Everything under ``root`` by GETBULK (GETNEXT in version 1), in order.
+
+        ``rows``: how many there are, where another column of the table told it; the walk ends with them.
+        """
         ...
 
     def close(self) -> None:
         """Let go of the socket."""
         ...
+
+
+@dataclass
+class Traffic:
+    """What the engines of one device, or of all, did on the wire."""
+
+    requests: int = 0  # sent, repetitions of lost ones included
+    retries: int = 0  # of these, sent again for want of an answer
+    varbinds: int = 0  # received
+    ignored: int = 0  # answers to no request of ours: late, doubled, forged
+    malformed: int = 0  # datagrams that are no SNMP answer
 
 
 @dataclass(frozen=True)
@@ -55,25 +77,59 @@ class Endpoint:
         return 1 if self.credentials.version == "1" else VARBINDS_PER_GET
 
 
-class WalkGuard:
-    """Checks the OIDs of one walk as they come."""
+class Walk:
+    """One walk: takes pages as they come, knows what to ask next and when it is over. No I/O."""
 
-    def __init__(self, root: str, limit: int = MAX_VARBINDS) -> None:
-        self._root = root
-        self._last: tuple[int, ...] = ()
-        self._left = limit
+    def __init__(self, root: str, rows: int = 0, limit: int = MAX_VARBINDS) -> None:
+        self.root = root
+        self.found: dict[Index, Value] = {}
+        self.ended = False
+        self.next_oid = root  # what to send with the next GETBULK
+        self._rows = rows
+        self._limit = limit
+        self._last: Index = ()
 
-    def check(self, oid: str) -> None:
-        """DeviceError when ``oid`` does not go forward, or when the walk has no end."""
-        key = tuple(map(int, oid.split(".")))
-        if key <= self._last:
-            raise DeviceError(
-                f"the agent walks in circles under {self._root}: {oid} does not increase; update its software"
-            )
-        self._last = key
-        self._left -= 1
-        if self._left < 0:
-            raise DeviceError(f"the walk of {self._root} has no end: stopped; look at the agent")
+    @property
+    def wanted(self) -> int:
+        """How many rows are still to come; 0: not known."""
+        return max(self._rows - len(self.found), 0)
+
+    def take(self, page: Sequence[Varbind | None]) -> None:
+        """One answer's varbinds; None stands for one that lies outside the subtree."""
+        prefix, found, last = self.root + ".", self.found, self._last
+        start = len(prefix)
+        for varbind in page:
+            if varbind is None or not varbind[0].startswith(prefix):
+                self.ended = True
+                break
+            suffix = varbind[0][start:]
+            index = _indices.get(suffix) or _parse(suffix)
+            if index <= last:
+                raise DeviceError(
+                    f"the agent walks in circles under {self.root}: {varbind[0]} does not increase; "
+                    "update its software"
+                )
+            found[index] = varbind[1]
+            last = index
+        self._go_on(last, nothing=not page)
+
+    def _go_on(self, last: Index, *, nothing: bool) -> None:
+        if len(self.found) > self._limit:
+            raise DeviceError(f"the walk of {self.root} has no end: stopped; look at the agent")
+        if last != self._last:
+            self._last = last
+            self.next_oid = f"{self.root}.{'.'.join(map(str, last))}"
+        self.ended |= nothing or 0 < self._rows <= len(self.found)
+
+
+def _parse(suffix: str) -> Index:
+    try:
+        index = tuple(map(int, suffix.split(".")))
+    except ValueError as error:
+        raise DeviceError(f"the agent names a row {suffix!r}: no object identifier") from error
+    if len(suffix) <= _SHORT and len(_indices) < _REMEMBERED:
+        _indices[suffix] = index
+    return index
 
 
 async def get_in_parts(

@@ -1,15 +1,22 @@
-"""The fast engine: gufo-snmp (Rust), one socket a device."""
+"""The fast engine: gufo-snmp (Rust), one socket a device.
+
+An agent that answers GETBULK with an error-status (net-snmp 5.9.3 does, in version 3, when the answer would
+be too long) looks to gufo-snmp 0.13 like the end of the whole view: nothing comes. So that end is believed
+only when a request for a single row finds none either; else the page was too large.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from gufo.snmp import NoSuchInstance, SnmpError, SnmpVersion, user
-from gufo.snmp.aio import SnmpSession
+from gufo.snmp import SnmpAuthError, SnmpDecodeError, SnmpError, SnmpVersion, user
 
 from collectors.inventory import Credentials
-from collectors.snmp.engine import MAX_REPETITIONS, Endpoint, Value, Varbind, WalkGuard, get_in_parts
+from collectors.snmp.engine import Endpoint, Index, Traffic, Value, Walk, get_in_parts
+from collectors.snmp.gufo_session import Page, Session
+from collectors.snmp.paging import Paging
 from twin.errors import DeviceError
 
 T = TypeVar("T")
@@ -24,72 +31,97 @@ _AUTH = {
     "SHA512": user.Sha512Key,
 }
 _PRIVACY = {"DES": user.DesKey, "AES": user.Aes128Key, "AES192": user.Aes192Key, "AES256": user.Aes256Key}
-# An agent that answers GETBULK with an error-status (net-snmp 5.9.3 does, in version 3, when the answer
-# would be too long) looks to gufo-snmp 0.13 like the end of the table. Such a false end can only follow whole
-# pages, so a walk that ends on one is repeated with pages of another, smaller size before it is believed.
-_DOUBT = (11, 3)
+
+
+class GufoKeys:
+    """Users of version 3 with their master keys, one per credential set.
+
+    Making a master key hashes a megabyte (RFC 3414 section A.2): once, not for every device and session.
+    """
+
+    def __init__(self) -> None:
+        self._users: dict[str, user.User] = {}
+
+    def of(self, name: str, credentials: Credentials) -> user.User:
+        """The user of a credential set."""
+        if name not in self._users:
+            self._users[name] = _user(credentials)
+        return self._users[name]
 
 
 class GufoEngine:
     """SnmpEngine over gufo-snmp. The session opens at the first request and again after a failure."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, secrets: Callable[[], dict[str, Any]], traffic: Traffic) -> None:
         self._endpoint = endpoint
-        self._session: Any = None
+        self._secrets = secrets
+        self._traffic = traffic
+        self._paging = Paging()
+        self._session: Session | None = None
 
     async def get(self, oids: Sequence[str]) -> dict[str, Value]:
-        return await get_in_parts(self._get, oids, self._endpoint.varbinds_per_get)
-
-    async def walk(self, root: str, repetitions: int = MAX_REPETITIONS) -> list[Varbind]:
-        found = await self._walk_once(root, repetitions)
-        for fewer in _DOUBT:
-            if len(found) % repetitions or (not found and not await self._walk_once(root, 1, rows=1)):
-                return found
-            repetitions = min(fewer, repetitions)
-            found = await self._walk_once(root, repetitions)
+        found = await get_in_parts(self._get, oids, self._endpoint.varbinds_per_get)
+        self._traffic.varbinds += len(found)
         return found
 
-    async def _walk_once(self, root: str, repetitions: int, *, rows: int = 0) -> list[Varbind]:
-        guard = WalkGuard(root)
-        found: list[Varbind] = []
-        session = await self._open()
-        walk = (
-            session.getnext(root)
-            if self._endpoint.credentials.version == "1"
-            else session.getbulk(root, repetitions)
-        )
-        while (varbind := await self._ask(lambda _: anext(walk, None))) is not None:
-            guard.check(varbind[0])
-            found.append(varbind)
-            if len(found) == rows:
-                break
-        return found
+    async def walk(self, root: str, rows: int = 0) -> dict[Index, Value]:
+        walk = Walk(root, rows)
+        read = self._next if self._endpoint.credentials.version == "1" else self._page
+        while not walk.ended:
+            walk.take(await read(walk))
+        self._paging.ended(root, len(walk.found))
+        self._traffic.varbinds += len(walk.found)
+        return walk.found
 
     def close(self) -> None:
-        self._session = None
+        if self._session is not None:
+            self._session.end()
+            self._session = None
 
     async def _get(self, oids: Sequence[str]) -> dict[str, Value]:
-        async def get(session: Any) -> dict[str, Value]:
-            try:
-                answer: dict[str, Value] = await session.get_many(list(oids))
-            except NoSuchInstance:
-                return {}
-            return answer
+        wanted = list(oids)
+        return await self._ask(lambda session: session.get_many(wanted))
 
-        return await self._ask(get)
+    async def _next(self, walk: Walk) -> Page:
+        return await self._ask(lambda session: session.next_row(walk.root, walk.next_oid))
 
-    async def _ask(self, request: Callable[[Any], Awaitable[T]]) -> T:
+    async def _page(self, walk: Walk) -> Page:
+        asked = 0
+
+        async def bulk(session: Session) -> Page:
+            nonlocal asked
+            asked = self._paging.repetitions(walk.root, walk.wanted)
+            begin = time.perf_counter()
+            page = await session.page(walk.root, walk.next_oid, asked)
+            rows = page[:-1] if page and page[-1] is None else page
+            if rows:
+                seconds = time.perf_counter() - begin
+                self._paging.answered(walk.root, rows[-1], seconds, self._endpoint.timeout_s)  # type: ignore[arg-type]  # None ends a page
+            return page
+
+        while not (page := await self._ask(bulk)) and asked > 1:
+            if not await self._ask(lambda session: session.page(walk.root, walk.next_oid, 1)):
+                return []
+            self._paging.failed()
+        return page
+
+    async def _ask(self, request: Callable[[Session], Awaitable[T]]) -> T:
         """One request with its retries. A failure drops the session: no late answer is mistaken."""
         for attempt in range(self._endpoint.retries + 1):
+            last, fresh = attempt == self._endpoint.retries, self._session is None
+            self._traffic.retries += attempt > 0
             try:
                 return await request(await self._open())
             except TimeoutError:
-                if attempt == self._endpoint.retries:
+                self._paging.failed()
+                if last:
                     self.close()
                     raise
             except SnmpError as error:
                 self.close()
-                raise DeviceError(f"SNMP refused ({error}): check the credentials and the view") from error
+                if last or not isinstance(error, SnmpDecodeError if fresh else _TRY_AGAIN):
+                    raise _refused(error) from error
+                self._paging.failed()
             except OSError as error:
                 self.close()
                 raise DeviceError(
@@ -97,30 +129,54 @@ class GufoEngine:
                 ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _open(self) -> Any:
+    async def _open(self) -> Session:
         if self._session is None:
-            session = SnmpSession(
-                self._endpoint.address,
-                self._endpoint.port,
+            session = Session(
+                self._traffic,
+                addr=self._endpoint.address,
+                port=self._endpoint.port,
                 timeout=self._endpoint.timeout_s,
                 version=_VERSIONS[self._endpoint.credentials.version],
-                **_secrets(self._endpoint.credentials),
+                **self._secrets(),
             )
             try:
                 await session.refresh()  # version 3: engine discovery and time (RFC 3414 section 4)
-            except SnmpError as error:
-                raise DeviceError(f"SNMPv3 refused ({error}): check user and keys") from error
+            except BaseException:
+                session.end()
+                raise
             self._session = session
         return self._session
 
 
-def _secrets(credentials: Credentials) -> dict[str, Any]:
-    if credentials.version != "3":
-        assert credentials.community is not None, "the inventory checks this"
-        return {"community": credentials.community.reveal()}
+# An answer cut off in the middle (larger than gufo's buffer) or forged; and, in version 3, an agent whose
+# clock has moved away from ours since the session began: a new session learns its time.
+_TRY_AGAIN = (SnmpDecodeError, SnmpAuthError)
+
+
+def _refused(error: SnmpError) -> DeviceError:
+    if isinstance(error, SnmpAuthError):
+        return DeviceError("SNMPv3 refused (authentication failed): check user, protocols and keys")
+    return DeviceError(f"SNMP refused ({error}): check the credentials and the view")
+
+
+def community_of(credentials: Credentials) -> dict[str, Any]:
+    """The session's options in versions 1 and 2c."""
+    assert credentials.community is not None, "the inventory checks this"
+    return {"community": credentials.community.reveal()}
+
+
+def _user(credentials: Credentials) -> user.User:
     auth = privacy = None
     if credentials.auth_protocol and credentials.auth_key:
-        auth = _AUTH[credentials.auth_protocol](credentials.auth_key.reveal().encode())
-    if credentials.privacy_protocol and credentials.privacy_key:
-        privacy = _PRIVACY[credentials.privacy_protocol](credentials.privacy_key.reveal().encode())
-    return {"user": user.User(credentials.user, auth_key=auth, priv_key=privacy)}
+        hashing = _AUTH[credentials.auth_protocol]
+        auth = hashing(_master(hashing, credentials.auth_key.reveal()), key_type=user.KeyType.Master)
+        if credentials.privacy_protocol and credentials.privacy_key:
+            privacy = _PRIVACY[credentials.privacy_protocol](
+                _master(hashing, credentials.privacy_key.reveal()), key_type=user.KeyType.Master
+            )
+    return user.User(credentials.user, auth_key=auth, priv_key=privacy)
+
+
+def _master(hashing: Any, password: str) -> bytes:
+    master: bytes = hashing.get_master_key(password.encode())
+    return master

@@ -8,14 +8,13 @@ where an interface has none, its 32-bit ones are taken and said so in ``counter_
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from collectors.snmp.engine import Value
+from collectors.snmp.engine import Index, Value
 from collectors.snmp.tables import (
     INTERFACE_COUNTERS,
     INTERFACE_COUNTERS_32,
     Columns,
-    Index,
     integer,
     text,
 )
@@ -23,15 +22,41 @@ from twin.records import InterfaceCounters
 
 TICK_NS = 10_000_000  # TimeTicks count hundredths of a second (RFC 2578 section 7.1.8)
 _UP = 1  # ifAdminStatus, ifOperStatus
+_COUNTED = tuple(field for field in INTERFACE_COUNTERS if field not in ("oper", "discontinuity"))
 _SPEED_FULL = 2**32 - 1  # ifSpeed says "too fast for me: see ifHighSpeed"
 
 
 def interfaces(state: Columns, counters: Columns, counters_32: Columns) -> tuple[InterfaceCounters, ...]:
     """All interfaces of one poll, by ifIndex."""
-    names = interface_names(state)
-    return tuple(
-        _interface(index, name, state, counters, counters_32) for index, name in sorted(names.items())
-    )
+    high, low = _readers(counters, _COUNTED), _readers(counters_32, tuple(INTERFACE_COUNTERS_32))
+    described = _readers(state, ("admin", "oper", "speed_bps", "speed_mbps"))
+    dated = counters.get("discontinuity", {}).get
+    found = []
+    for if_index, name in sorted(interface_names(state).items()):
+        index = (if_index,)
+        values = {field: integer(read(index)) for field, read in high.items()}
+        wide = values["in_octets"] is not None
+        if not wide:
+            values |= {field: integer(read(index)) for field, read in low.items()}
+        discontinuity = integer(dated(index))
+        found.append(
+            InterfaceCounters(
+                name=name,
+                if_index=if_index,
+                speed_bps=_speed_bps(described["speed_bps"](index), described["speed_mbps"](index)),
+                admin_up=described["admin"](index) == _UP,
+                oper_up=described["oper"](index) == _UP,
+                discontinuity_at_ns=None if discontinuity is None else discontinuity * TICK_NS,
+                counter_bits=64 if wide else 32,
+                **values,
+            )
+        )
+    return tuple(found)
+
+
+def _readers(columns: Columns, names: tuple[str, ...]) -> dict[str, Callable[[Index], Value]]:
+    """The look-ups of some columns; those that were not read hold nothing."""
+    return {name: columns.get(name, {}).get for name in names}
 
 
 def interface_names(state: Columns) -> dict[int, str]:
@@ -52,35 +77,12 @@ def needs_32(state: Columns, counters: Columns) -> bool:
     return any(index not in counters.get("in_octets", {}) for index in state.get("oper", {}))
 
 
-def _interface(
-    if_index: int, name: str, state: Columns, counters: Columns, counters_32: Columns
-) -> InterfaceCounters:
-    index = (if_index,)
-    high = index in counters.get("in_octets", {})
-    values = {
-        field: integer(_cell(counters, field, index)) for field in INTERFACE_COUNTERS if field != "oper"
-    }
-    if not high:
-        values |= {field: integer(_cell(counters_32, field, index)) for field in INTERFACE_COUNTERS_32}
-    discontinuity = integer(_cell(state, "discontinuity", index))
-    return InterfaceCounters(
-        name=name,
-        if_index=if_index,
-        speed_bps=_speed_bps(state, index),
-        admin_up=_cell(state, "admin", index) == _UP,
-        oper_up=_cell(state, "oper", index) == _UP,
-        discontinuity_at_ns=None if discontinuity is None else discontinuity * TICK_NS,
-        counter_bits=64 if high else 32,
-        **values,
-    )
-
-
-def _speed_bps(state: Columns, index: Index) -> float | None:
+def _speed_bps(if_speed: Value, high_speed: Value) -> float | None:
     """ifSpeed where it fits (it is exact), else ifHighSpeed (whole Mbit/s); None where the device says 0."""
-    speed = integer(_cell(state, "speed_bps", index)) or 0
+    speed = integer(if_speed) or 0
     if 0 < speed < _SPEED_FULL:
         return float(speed)
-    return (integer(_cell(state, "speed_mbps", index)) or 0) * 1e6 or None
+    return (integer(high_speed) or 0) * 1e6 or None
 
 
 def _cell(columns: Columns, name: str, index: Index) -> Value:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from collectors.snmp.engine import Value
+from collectors.snmp.engine import Index, Value
 from collectors.snmp.rttmon import Delays, address_text
-from collectors.snmp.tables import Columns, Index, integer, text
+from collectors.snmp.tables import Columns, integer, text
 from twin.records import PathDelay
 
 _MS = 1e-3

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pyasn1.type import univ
@@ -18,7 +19,8 @@ from pysnmp.hlapi.v3arch import asyncio as hlapi
 from pysnmp.proto import errind, rfc1902, rfc1905
 
 from collectors.inventory import Credentials
-from collectors.snmp.engine import MAX_REPETITIONS, Endpoint, Value, Varbind, WalkGuard, get_in_parts
+from collectors.snmp.engine import Endpoint, Index, Traffic, Value, Varbind, Walk, get_in_parts
+from collectors.snmp.paging import Paging
 from twin.errors import DeviceError
 
 _AUTH = {
@@ -37,7 +39,8 @@ _PRIVACY = {
 }
 _DOMAINS = (udp.DOMAIN_NAME, udp6.DOMAIN_NAME)
 _MISSING = (rfc1905.NoSuchObject, rfc1905.NoSuchInstance, rfc1905.EndOfMibView)
-_NOTHING = (1, 2)  # error-status tooBig (RFC 3416 section 3), and noSuchName of version 1 (RFC 1157)
+_TOO_BIG = 1
+_NOTHING = (_TOO_BIG, 2)  # error-status tooBig (RFC 3416 section 3), and noSuchName of version 1 (RFC 1157)
 _GetCommand = Callable[..., Awaitable[tuple[Any, Any, Any, Any]]]
 
 
@@ -70,51 +73,62 @@ class PysnmpEngines:
 class PysnmpEngine:
     """SnmpEngine over pysnmp."""
 
-    def __init__(self, engine: Any, endpoint: Endpoint) -> None:
+    def __init__(self, engine: Any, endpoint: Endpoint, traffic: Traffic) -> None:
         self._engine = engine
         self._endpoint = endpoint
+        self._traffic = traffic
+        self._paging = Paging()
         self._target: Any = None
 
     async def get(self, oids: Sequence[str]) -> dict[str, Value]:
-        return await get_in_parts(self._get, oids, self._endpoint.varbinds_per_get)
-
-    async def walk(self, root: str, repetitions: int = MAX_REPETITIONS) -> list[Varbind]:
-        guard = WalkGuard(root)
-        found: list[Varbind] = []
-        async for varbind in self._rows(root, repetitions):
-            guard.check(varbind[0])
-            found.append(varbind)
+        found = await get_in_parts(self._get, oids, self._endpoint.varbinds_per_get)
+        self._traffic.varbinds += len(found)
         return found
+
+    async def walk(self, root: str, rows: int = 0) -> dict[Index, Value]:
+        walk = Walk(root, rows)
+        read = self._next if self._endpoint.credentials.version == "1" else self._page
+        while not walk.ended:
+            walk.take(await read(walk))
+        self._paging.ended(root, len(walk.found))
+        self._traffic.varbinds += len(walk.found)
+        return walk.found
 
     def close(self) -> None:
         self._target = None  # the sockets belong to PysnmpEngines
 
     async def _get(self, oids: Sequence[str]) -> dict[str, Value]:
-        return dict(_plain(await self._ask(hlapi.get_cmd, *[_object(oid) for oid in oids])))
+        _, raw = await self._ask(hlapi.get_cmd, *[_object(oid) for oid in oids])
+        return dict(_plain(raw))
 
-    async def _rows(self, root: str, repetitions: int) -> AsyncIterator[Varbind]:
-        last = root
+    async def _next(self, walk: Walk) -> Sequence[Varbind | None]:
+        _, raw = await self._ask(hlapi.next_cmd, _object(walk.next_oid))
+        return _page_of(raw)
+
+    async def _page(self, walk: Walk) -> Sequence[Varbind | None]:
         while True:
-            if self._endpoint.credentials.version == "1":
-                raw = await self._ask(hlapi.next_cmd, _object(last))
-            else:
-                raw = await self._ask(hlapi.bulk_cmd, 0, repetitions, _object(last))
-            page = _plain(raw)
-            for oid, value in page:
-                if not oid.startswith(root + "."):
-                    return
-                yield oid, value
-            if not page or len(page) < len(raw):
-                return
-            last = page[-1][0]
+            asked, begin = self._paging.repetitions(walk.root, walk.wanted), time.perf_counter()
+            try:
+                status, raw = await self._ask(hlapi.bulk_cmd, 0, asked, _object(walk.next_oid))
+            except TimeoutError:
+                self._paging.failed()
+                raise
+            if status != _TOO_BIG or asked == 1:
+                break
+            self._paging.failed()
+        page = _page_of(raw)
+        if page and page[0] is not None:
+            self._paging.answered(walk.root, page[0], time.perf_counter() - begin, self._endpoint.timeout_s)
+        return page
 
-    async def _ask(self, command: _GetCommand, *arguments: Any) -> Sequence[Any]:
+    async def _ask(self, command: _GetCommand, *arguments: Any) -> tuple[int, Sequence[Any]]:
         if self._target is None:
             where = (self._endpoint.address, self._endpoint.port)
             transport = hlapi.Udp6TransportTarget if ":" in where[0] else hlapi.UdpTransportTarget
             self._target = await transport.create(
                 where, timeout=self._endpoint.timeout_s, retries=self._endpoint.retries
             )
+        self._traffic.requests += 1
         indication, status, _, varbinds = await command(
             self._engine,
             _secrets(self._endpoint.credentials),
@@ -128,13 +142,19 @@ class PysnmpEngine:
         if indication:
             raise DeviceError(f"SNMP refused ({indication}): check the credentials and the view")
         if int(status) in _NOTHING:
-            return ()
+            return int(status), ()
         if int(status):
             raise DeviceError(
                 f"SNMP error-status {int(status)} (RFC 3416 section 3): check the view on the device"
             )
         answer: Sequence[Any] = varbinds
-        return answer
+        return 0, answer
+
+
+def _page_of(raw: Sequence[Any]) -> Sequence[Varbind | None]:
+    """The rows of an answer; None where the view ends."""
+    page = _plain(raw)
+    return page if len(page) == len(raw) else [*page, None]
 
 
 def _object(oid: str) -> Any:

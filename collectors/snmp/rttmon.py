@@ -21,9 +21,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from collectors.snmp.engine import Value
+from collectors.snmp.engine import Index, Value
 from collectors.snmp.interfaces import TICK_NS
-from collectors.snmp.tables import Columns, Index, integer, text
+from collectors.snmp.tables import Columns, integer, text
 from twin.records import PathDelay
 
 _JITTER = 9  # RttMonRttType

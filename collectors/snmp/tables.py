@@ -1,4 +1,4 @@
-"""OIDs as data: which columns are read, under which name, and how a walk becomes a table.
+"""OIDs as data: which columns are read, and under which name.
 
 A column table maps our name for a column to its OID; what was read is ``{name: {index: value}}``, which the
 readers beside this module take: they never see an OID. The first column of a table is one that every row has:
@@ -7,11 +7,10 @@ it tells the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from collectors.snmp.engine import Value, Varbind
+from collectors.snmp.engine import Index, Value
 
-Index = tuple[int, ...]
 Columns = Mapping[str, Mapping[Index, Value]]
 MutableColumns = dict[str, dict[Index, Value]]
 ColumnTable = Mapping[str, str]  # name → OID
@@ -43,17 +42,18 @@ INTERFACE_NAMES: ColumnTable = {
     "name": f"{_IFX}.1",
     "description": f"{_IF}.2",
 }
+# What changes rarely: read now and then, and whenever something hints at a change (collectors.snmp.poller).
 INTERFACE_STATE: ColumnTable = {
     "name": f"{_IFX}.1",
     "description": f"{_IF}.2",
     "admin": f"{_IF}.7",
     "speed_bps": f"{_IF}.5",
     "speed_mbps": f"{_IFX}.15",
-    "discontinuity": f"{_IFX}.19",
 }
 # Read in one go, so that one time stamp is true for all of them. Packets: unicast, as NETCONF counts too.
 INTERFACE_COUNTERS: ColumnTable = {
     "oper": f"{_IF}.8",
+    "discontinuity": f"{_IFX}.19",
     "in_octets": f"{_IFX}.6",
     "out_octets": f"{_IFX}.10",
     "in_packets": f"{_IFX}.7",
@@ -127,12 +127,6 @@ PING: ColumnTable = {
     "responses": f"{_PING}.3.1.7",
     "last_good": f"{_PING}.3.1.10",
 }
-
-
-def column_of(oid: str, varbinds: Iterable[Varbind]) -> dict[Index, Value]:
-    """One walk → {index: value}."""
-    skip = len(oid) + 1
-    return {tuple(map(int, name[skip:].split("."))): value for name, value in varbinds}
 
 
 def integer(value: Value) -> int | None:

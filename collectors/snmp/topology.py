@@ -13,8 +13,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 
-from collectors.snmp.engine import Value
-from collectors.snmp.tables import Columns, Index, integer, text
+from collectors.snmp.engine import Index, Value
+from collectors.snmp.tables import Columns, integer, text
 from twin.records import InterfaceAddress, Neighbour, Route
 
 _NAMING_PORT_SUBTYPES = {1, 5, 7}  # interfaceAlias, interfaceName, local: text that names the port

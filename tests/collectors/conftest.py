@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from collector_peers import SECRETS, LabAgents, free_udp_port, lab_device
 
-from collectors.snmp.pysnmp_engine import PysnmpEngines
+from collectors.snmp.open import Shared
 from ndtwin.lab.netconf_server import NetconfServer, make_host_key
 from ndtwin.lab.snmp_agent import SnmpAccess, SnmpAgent, SnmpProtocol
 
@@ -25,9 +25,9 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def shared() -> AsyncIterator[PysnmpEngines]:
-    """The pysnmp engines of a test, closed at its end."""
-    engines = PysnmpEngines()
+async def shared() -> AsyncIterator[Shared]:
+    """What the SNMP engines of a test share, closed at its end."""
+    engines = Shared()
     yield engines
     await engines.close()
 

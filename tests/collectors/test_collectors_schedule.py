@@ -64,10 +64,16 @@ def test_a_refusal_is_told_when_its_reason_changes() -> None:
 
 
 def test_stats_tell_the_slowest_targets() -> None:
-    """Heartbeat metrics are numbers, with the five slowest targets by name."""
-    stats = CollectorStats(polls=3, last_duration_s={f"R{i}/snmp": float(i) for i in range(9)})
+    """Heartbeat metrics are numbers, with the five slowest targets by name, and those that failed."""
+    stats = CollectorStats(polls=3)
+    for i in range(9):
+        stats.targets[f"R{i}/snmp"].took(2.0 * i, failed=False)
+        stats.targets[f"R{i}/snmp"].took(1.0 * i, failed=i == 4)
     metrics = stats.metrics()
     assert metrics["polls"] == 3
     assert [name for name in metrics if name.startswith("poll_duration_s/")] == [
         f"poll_duration_s/R{i}/snmp" for i in (8, 7, 6, 5, 4)
     ]
+    assert (metrics["poll_duration_s/R8/snmp"], metrics["poll_worst_s/R8/snmp"]) == (8.0, 16.0)
+    assert stats.targets["R8/snmp"].mean_s == 12.0
+    assert {name for name in metrics if name.startswith("failed_polls/")} == {"failed_polls/R4/snmp"}

@@ -14,10 +14,10 @@ from pysnmp.proto.api import v2c
 
 from collectors.inventory import Engine
 from collectors.snmp import tables
-from collectors.snmp.engine import SnmpEngine, Varbind, WalkGuard, get_in_parts
-from collectors.snmp.open import open_engine
+from collectors.snmp.engine import Index, SnmpEngine, Value, Walk, get_in_parts
+from collectors.snmp.open import Shared, open_engine
+from collectors.snmp.paging import FRAME_OCTETS, Paging
 from collectors.snmp.poller import SnmpPoller
-from collectors.snmp.pysnmp_engine import PysnmpEngines
 from twin.errors import DeviceError
 
 ENGINES: tuple[Engine, ...] = ("gufo", "pysnmp")
@@ -34,12 +34,12 @@ STEADY = {
 SYS_OBJECT_ID, NOTHING = "1.3.6.1.2.1.1.2.0", "1.3.6.1.2.1.99.99.0"
 
 
-Walks = dict[str, list[Varbind]]
+Table = list[tuple[Index, Value]]
 Opener = Callable[..., SnmpEngine]
 
 
 @pytest.fixture
-def opened(shared: PysnmpEngines) -> Opener:
+def opened(shared: Shared) -> Opener:
     """Opens an engine towards a port of 127.0.0.1."""
 
     def open_to(port: int, credentials: str, engine: Engine, timeout_s: float = 2.0) -> SnmpEngine:
@@ -50,28 +50,27 @@ def opened(shared: PysnmpEngines) -> Opener:
     return open_to
 
 
-async def _everything(
-    engine: SnmpEngine, repetitions: int
-) -> tuple[dict[str, list[Varbind]], dict[str, object]]:
-    walks = {name: await engine.walk(root, repetitions) for name, root in STEADY.items()}
+async def _everything(engine: SnmpEngine, octets: int) -> tuple[dict[str, Table], dict[str, object]]:
+    engine._paging.budget_octets = octets  # type: ignore[attr-defined]  # pages of this size to begin with
+    walks = {name: list((await engine.walk(root)).items()) for name, root in STEADY.items()}
     got = await engine.get([SYS_OBJECT_ID, NOTHING, tables.UPTIME])
     got.pop(tables.UPTIME)
     return walks, dict(got)
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("repetitions", [2, 40])
+@pytest.mark.parametrize("octets", [60, FRAME_OCTETS])
 @pytest.mark.parametrize("credentials", ["v1", "v2c", "v3"])
 async def test_both_engines_read_the_same_from_snmpd(
-    snmpd: int, opened: Opener, credentials: str, repetitions: int
+    snmpd: int, opened: Opener, credentials: str, octets: int
 ) -> None:
     """Versions 1, 2c and 3, small and large pages, fast and portable engine: the same tables, in order."""
-    expected, got = await _everything(opened(snmpd, "v2c", "gufo"), 10)
+    expected, got = await _everything(opened(snmpd, "v2c", "gufo"), 300)
     assert len(expected["names"]) >= 1
     assert expected["nothing"] == []
     assert set(got) == {SYS_OBJECT_ID}
     for engine in ENGINES:
-        assert await _everything(opened(snmpd, credentials, engine), repetitions) == (expected, got)
+        assert await _everything(opened(snmpd, credentials, engine), octets) == (expected, got)
 
 
 @pytest.mark.live
@@ -124,23 +123,86 @@ async def test_an_agent_that_walks_in_circles_is_stopped(opened: Opener, engine:
     try:
         with pytest.raises(DeviceError):
             async with asyncio.timeout(10):
-                await opened(port, "v2c", engine).walk("1.3.6.1.2.1.2.2.1.2", 2)
+                await opened(port, "v2c", engine).walk("1.3.6.1.2.1.2.2.1.2")
     finally:
         transport.close()
 
 
+def _rows(*oids: str) -> list[tuple[str, Value]]:
+    return [(oid, 1) for oid in oids]
+
+
+def test_a_walk_takes_pages_until_the_subtree_ends() -> None:
+    """Rows are keyed by what follows the root; requests go on after the last; 1.3.60 is not in 1.3.6."""
+    walk = Walk("1.3.6")
+    assert walk.next_oid == "1.3.6"
+    walk.take(_rows("1.3.6.7", "1.3.6.7.8"))
+    assert (walk.found, walk.next_oid, walk.ended) == ({(7,): 1, (7, 8): 1}, "1.3.6.7.8", False)
+    walk.take(_rows("1.3.6.10", "1.3.60.1"))
+    assert (list(walk.found), walk.ended) == ([(7,), (7, 8), (10,)], True)
+
+
+@pytest.mark.parametrize("page", [[], [None], [("1.3.7.1", 5)]])
+def test_a_walk_ends_where_the_view_ends(page: list[tuple[str, Value] | None]) -> None:
+    """An empty answer, an end mark and a row from outside all end it."""
+    walk = Walk("1.3.6")
+    walk.take(page)
+    assert (walk.ended, walk.found) == (True, {})
+
+
+def test_a_walk_of_known_length_ends_with_its_last_row() -> None:
+    """Nothing is asked beyond the rows that another column has."""
+    walk = Walk("1.3", rows=3)
+    walk.take(_rows("1.3.1", "1.3.2"))
+    assert (walk.ended, walk.wanted) == (False, 1)
+    walk.take(_rows("1.3.3"))
+    assert walk.ended
+
+
 def test_the_guard_stops_circles_and_endless_tables() -> None:
-    """Equal or falling OIDs, compared as numbers, and more rows than the limit are errors."""
-    guard = WalkGuard("1.3", limit=3)
-    for oid in ("1.3.9", "1.3.10", "1.3.10.1"):
-        guard.check(oid)
+    """Equal or falling OIDs, names that are none, and more rows than the limit are errors."""
+    walk = Walk("1.3", limit=3)
+    walk.take(_rows("1.3.9", "1.3.10", "1.3.10.1"))
     with pytest.raises(DeviceError, match="no end"):
-        guard.check("1.3.11")
+        walk.take(_rows("1.3.11"))
     for first, second in (("1.3.5", "1.3.5"), ("1.3.10", "1.3.9")):
-        guard = WalkGuard("1.3")
-        guard.check(first)
+        walk = Walk("1.3")
+        walk.take(_rows(first))
         with pytest.raises(DeviceError, match="in circles"):
-            guard.check(second)
+            walk.take(_rows(second))
+    with pytest.raises(DeviceError, match="no object identifier"):
+        Walk("1.3").take(_rows("1.3.x"))
+
+
+def test_pages_fill_one_datagram_and_no_more() -> None:
+    """Rows of 26 octets: as many as fit into a frame; of a column that is known, one more than it has."""
+    paging, row = Paging(), ("1.3.6.1.2.1.31.1.1.1.6.17", 10**9)
+    paging.answered("if", row, 0.01, 1.0)
+    assert 40 <= paging.repetitions("if") <= FRAME_OCTETS // 22
+    paging.ended("if", 10)
+    assert paging.repetitions("if") == 11
+    assert paging.repetitions("if", wanted=4) == 4
+    paging.answered("text", ("1.3.6.1.2.1.2.2.1.2.17", b"x" * 255), 0.01, 1.0)
+    assert paging.repetitions("text") <= 5
+
+
+def test_pages_shrink_with_trouble_and_grow_again() -> None:
+    """A lost or refused page halves the next; a prompt answer lets it grow; a slow one does not."""
+    paging, row = Paging(), ("1.3.6.1.17", 1)
+    paging.answered("c", row, 0.01, 1.0)
+    most = paging.repetitions("c")
+    paging.failed()
+    assert paging.repetitions("c") == pytest.approx(most / 2, abs=1)
+    for _ in range(20):
+        paging.failed()
+    assert paging.repetitions("c") >= 1
+    paging.answered("c", row, 0.3, 1.0)  # neither prompt nor slow
+    least = paging.repetitions("c")
+    for _ in range(30):
+        paging.answered("c", row, 0.01, 1.0)
+    assert least < paging.repetitions("c") == most
+    paging.answered("c", row, 0.9, 1.0)
+    assert paging.repetitions("c") < most
 
 
 async def test_a_get_that_is_too_big_is_halved() -> None:

@@ -8,15 +8,14 @@ import pytest
 from collector_peers import LabAgents, inventory_of
 
 from collectors.inventory import Engine
-from collectors.snmp.open import open_engine
+from collectors.snmp.open import Shared, open_engine
 from collectors.snmp.poller import SnmpPoller
-from collectors.snmp.pysnmp_engine import PysnmpEngines
 from twin.records import DeviceTopology, InterfaceAddress, Neighbour, Route
 
 WAYS = [(engine, version) for engine in ("gufo", "pysnmp") for version in ("v2c", "v3")]
 
 
-def _poller(lab: LabAgents, shared: PysnmpEngines, engine: Engine, credentials: str) -> SnmpPoller:
+def _poller(lab: LabAgents, shared: Shared, engine: Engine, credentials: str) -> SnmpPoller:
     access = f'{{ port = {lab.snmp_port}, credentials = "{credentials}", engine = "{engine}" }}'
     inventory = inventory_of(f'name = "WA"\naddress = "127.0.0.1"\nsnmp = {access}')
     opened = open_engine(inventory, inventory.devices[0], shared, timeout_s=0.3, retries=1)
@@ -25,7 +24,7 @@ def _poller(lab: LabAgents, shared: PysnmpEngines, engine: Engine, credentials: 
 
 @pytest.mark.parametrize(("engine", "credentials"), WAYS)
 async def test_a_sample_is_what_the_device_counts(
-    lab: LabAgents, shared: PysnmpEngines, engine: Engine, credentials: str
+    lab: LabAgents, shared: Shared, engine: Engine, credentials: str
 ) -> None:
     """Counters, states, speeds and uptime of the lab's device arrive unchanged, 64 bits wide."""
     before_ns = time.time_ns()
@@ -42,7 +41,7 @@ async def test_a_sample_is_what_the_device_counts(
 
 @pytest.mark.parametrize(("engine", "credentials"), WAYS)
 async def test_topology_is_what_the_device_knows(
-    lab: LabAgents, shared: PysnmpEngines, engine: Engine, credentials: str
+    lab: LabAgents, shared: Shared, engine: Engine, credentials: str
 ) -> None:
     """Neighbours, addresses and routes of the lab's device, by interface name."""
     topology = await _poller(lab, shared, engine, credentials).topology()
@@ -66,7 +65,7 @@ async def test_topology_is_what_the_device_knows(
 
 @pytest.mark.parametrize(("engine", "credentials"), WAYS)
 async def test_delays_are_what_the_operation_measured(
-    lab: LabAgents, shared: PysnmpEngines, engine: Engine, credentials: str
+    lab: LabAgents, shared: Shared, engine: Engine, credentials: str
 ) -> None:
     """The finished jitter operation is reported one-way, once, dated when it ended."""
     poller = _poller(lab, shared, engine, credentials)
@@ -85,7 +84,7 @@ async def test_delays_are_what_the_operation_measured(
     assert nothing_new.delays == ()
 
 
-async def test_a_change_stamp_that_moves_asks_for_topology(lab: LabAgents, shared: PysnmpEngines) -> None:
+async def test_a_change_stamp_that_moves_asks_for_topology(lab: LabAgents, shared: Shared) -> None:
     """New rows in a table are noticed by the next sample, not only by the next topology poll."""
     poller = _poller(lab, shared, "gufo", "v2c")
     await poller.sample()
@@ -99,7 +98,7 @@ async def test_a_change_stamp_that_moves_asks_for_topology(lab: LabAgents, share
 
 @pytest.mark.parametrize(("engine", "credentials"), WAYS)
 async def test_an_engine_works_again_after_silence(
-    lab: LabAgents, shared: PysnmpEngines, engine: Engine, credentials: str
+    lab: LabAgents, shared: Shared, engine: Engine, credentials: str
 ) -> None:
     """A device that answers nothing is a TimeoutError; what it leaves behind does not spoil the next poll."""
     poller = _poller(lab, shared, engine, credentials)
