@@ -178,10 +178,20 @@ class PathDelay(Part, frozen=True, kw_only=True):
     packet_bits: float | None = None  # probe size; None: the traffic itself was measured
     clock_synchronised: bool | None = None  # None: not applicable (round trip) or not told
     error_s: float | None = None
+    ipdv_s: float | None = None  # mean |D(i+1) − D(i)| of packets next to each other (RFC 3393)
+    lost_forward: int | None = None  # of a two-way probe: towards the far end, and on the way back
+    lost_backward: int | None = None
+    traffic_class: int = 0  # DSCP
+    flows: int = 1  # that the packets belong to: equal-cost paths are told apart by flow
+    quality: tuple[str, ...] = ()  # "clock-step", "probe-gap", "reflector-reset", "class-remarked", …
 
 
 class DelayReport(Record, frozen=True, kw_only=True):
-    """What one device measured about its paths, by one method."""
+    """What one device measured about its paths, by one method.
+
+    ``reporter``: who measured it, where that is not the device itself: the far end of a two-way probe tells
+    of the way back too, whose source is ``device``.
+    """
 
     network: str
     device: str
@@ -190,6 +200,7 @@ class DelayReport(Record, frozen=True, kw_only=True):
     direction: Direction
     delays: tuple[PathDelay, ...] = ()
     quality: tuple[str, ...] = ()
+    reporter: str = ""
 
 
 # --------------------------------------------------------------------------- ndt.events (key: device)
