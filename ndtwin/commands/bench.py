@@ -61,6 +61,21 @@ def calibration(
     _tell({**bench_calibration(models, nodes), "skipped": skipped}, as_json)
 
 
+@app.command()
+def snmp(
+    devices: Annotated[int, typer.Option(help="Simulated; a tenth of them silent.", min=10)] = 1000,
+    interfaces: Annotated[int, typer.Option(help="Of each simulated device.", min=1)] = 48,
+    period: Annotated[float, typer.Option(help="Seconds between their polls.", min=0.5)] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Of the reading of snmpd.", min=0.1)] = 5.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Varbinds a second against snmpd, beside pysnmp, and how soon a thousand devices are polled."""
+    from ndtwin.bench_snmp import bench_snmp
+
+    figures = bench_snmp(seconds=seconds, devices=devices, interfaces=interfaces, period_s=period, watch=say)
+    _tell(figures, as_json)
+
+
 def _tell(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(figures)
