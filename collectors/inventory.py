@@ -17,6 +17,14 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from collectors.stamp.tables import (
+    ProbeTable,
+    StampAccess,
+    check_probes,
+    check_rates,
+    check_reflectors,
+    probes_of,
+)
 from twin.errors import InventoryError
 from twin.records import LinkAnnotation, LinkAnnotations
 
@@ -98,13 +106,14 @@ class NetconfAccess(_Table, frozen=True):
 
 
 class Device(_Table, frozen=True):
-    """One device. At least one of snmp, netconf and ipfix, or it tells us nothing."""
+    """One device. At least one of snmp, netconf, ipfix and stamp, or it tells us nothing."""
 
     name: str
     address: str
     snmp: SnmpAccess | None = None
     netconf: NetconfAccess | None = None
     ipfix: bool = False  # it exports IPFIX from ``address``
+    stamp: StampAccess | None = None  # it reflects STAMP probes
 
 
 class IpfixListener(_Table, frozen=True):
@@ -139,6 +148,7 @@ class Inventory(_Table, frozen=True):
     engine: Engine = "gufo"
     ipfix: IpfixListener | None = None
     links: tuple[InventoryLink, ...] = ()
+    probes: tuple[ProbeTable, ...] = ()
     base: Path = Path()  # where relative paths start: the directory of the file
 
     def engine_of(self, device: Device) -> Engine:
@@ -180,6 +190,7 @@ def parse_inventory(text: str, *, origin: str = "inventory", base: Path = Path()
         },
         "devices": read.rows(raw.get("devices", []), Device, "devices", _device_label),
         "links": read.rows(raw.get("links", []), InventoryLink, "links", _link_label),
+        "probes": read.rows(raw.get("probes", []), ProbeTable, "probes", _link_label),
     }
     inventory = msgspec.structs.replace(read.table(sections, Inventory, ""), base=base)
     for check in _CHECKS:
@@ -190,7 +201,8 @@ def parse_inventory(text: str, *, origin: str = "inventory", base: Path = Path()
 
 def check_secrets(inventory: Inventory, *, origin: str = "inventory") -> None:
     """Every secret that a device needs can be read now; the values are not kept."""
-    for name in sorted({access.credentials for device in inventory.devices for access in _accesses(device)}):
+    needed = {access.credentials for device in inventory.devices for access in _accesses(device)}
+    for name in sorted(needed | {probe.credentials for probe in probes_of(inventory) if probe.credentials}):
         for secret in inventory.credentials[name].secrets():
             try:
                 secret.reveal()
@@ -305,8 +317,8 @@ def _check_devices(inventory: Inventory) -> Problems:
                 f"{place}.address",
                 f"{device.address} is {addresses[device.address]}'s already: change one",
             )
-        if not (_accesses(device) or device.ipfix):
-            yield place, "has neither snmp, netconf nor ipfix: give it at least one"
+        if not (_accesses(device) or device.ipfix or device.stamp):
+            yield place, "has neither snmp, netconf, ipfix nor stamp: give it at least one"
         names[device.name] = i
         addresses[device.address] = device.name
 
@@ -400,4 +412,7 @@ _CHECKS: tuple[Callable[[Inventory], Problems], ...] = (
     _check_access,
     _check_listener,
     _check_links,
+    check_reflectors,
+    check_probes,
+    check_rates,
 )

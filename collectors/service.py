@@ -26,6 +26,8 @@ from collectors.schedule import DEADLINE
 from collectors.snmp.engine import SnmpEngine
 from collectors.snmp.open import RETRIES, Shared, open_engine
 from collectors.snmp.poller import SnmpPoller
+from collectors.stamp.prober import prober_of
+from collectors.stamp.tables import probes_of
 from collectors.stats import CollectorStats
 from collectors.targets import LOG, Emit, NetconfWork, SnmpWork, Target
 from twin.errors import NdtwinError
@@ -119,6 +121,9 @@ class _Crew:
                 found.append(self._netconf(device).run())
         if self._inventory.ipfix is not None:
             found.append(self._listener().run(self._inventory.ipfix.endpoint))
+        if probes := [probe for probe in probes_of(self._inventory) if not probe.table.remote]:
+            bin_ns = int(self._periods.bin_s * 1e9)
+            found.append(prober_of(self._inventory, probes, self._emit, self._stats, bin_ns=bin_ns).run())
         return found
 
     async def close(self) -> None:

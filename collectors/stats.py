@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from collectors.snmp.engine import Traffic
+from collectors.stamp.counts import ProbeStats
 
 _NAMED = 5  # targets told by name: the slowest, those that failed most
 
@@ -50,6 +51,7 @@ class CollectorStats:
     lost_flow_records: int = 0
     records: int = 0  # emitted
     snmp: Traffic = field(default_factory=Traffic)
+    probes: ProbeStats = field(default_factory=ProbeStats)
     targets: dict[str, TargetStats] = field(default_factory=lambda: defaultdict(TargetStats))
 
     def metrics(self) -> dict[str, float]:
@@ -73,6 +75,7 @@ class CollectorStats:
             "snmp_varbinds": self.snmp.varbinds,
             "snmp_ignored_answers": self.snmp.ignored,
             "snmp_malformed_answers": self.snmp.malformed,
+            **self.probes.metrics(),
             **{f"poll_duration_s/{name}": target.last_s for name, target in slowest},
             **{f"poll_worst_s/{name}": target.worst_s for name, target in slowest},
             **{f"failed_polls/{name}": float(target.failures) for name, target in failing if target.failures},

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from ndtwin.commands import bench, lab, models, operate, records, services, train
+from ndtwin.commands import bench, lab, models, operate, records, services, stamp, train
 from twin.errors import NdtwinError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 for group in (operate, services, records, train, models):
     group.register(app)
 app.add_typer(lab.app, name="lab")
+app.add_typer(stamp.app, name="stamp")
 app.add_typer(bench.app, name="bench")
 
 

@@ -1,8 +1,8 @@
 """Packets and echoes of one probe → bins of time, each told when its last packet can no longer be answered.
 
-A packet belongs to the bin in which it was *sent*. One probe is one class to one target, measured by one flow
-or several: routers spread flows over equal paths by their ports, so several flows see several of them, and the
-mean over flows stands for the mean over paths.
+A packet belongs to the bin in which it was *sent*. One probe is one class to one target, measured by one
+flow or several: routers spread flows over equal paths by their ports, so several flows see several of them,
+and the mean over flows stands for the mean over paths.
 
 Both directions are told one by one where the clocks of every packet's both ends could be believed; else the
 round trip is told, as a round trip, with ``clock_synchronised`` false.

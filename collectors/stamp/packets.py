@@ -1,4 +1,4 @@
-"""The test packets of STAMP (RFC 8762) with what RFC 8972 adds, and those of TWAMP Light. Bytes in, bytes out.
+"""The test packets of STAMP (RFC 8762) with what RFC 8972 adds, and of TWAMP Light. Bytes in, bytes out.
 
 Layouts
 -------
@@ -20,7 +20,7 @@ in the last block an HMAC-SHA-256 over the first 96 octets, truncated to 16 (sec
                 64 Sender Timestamp 8 | 72 Sender Error 2 | 80 Sender TTL 1 | 96 HMAC 16
 
 TWAMP Light (RFC 5357 appendix I) without authentication is the same but for its end: its sender's packet is
-14 octets and padding (RFC 4656 section 4.1.2), its reflector's 41 octets and padding (RFC 5357 section 4.2.1).
+14 octets and padding (RFC 4656 section 4.1.2), its reflector's 41 and padding (RFC 5357 section 4.2.1).
 What is zero here may be anything there, so it is never looked at. TWAMP's authenticated mode encrypts its
 first block with AES and signs with SHA-1: that is another protocol, and not spoken.
 
@@ -88,10 +88,13 @@ def decode_test(datagram: bytes, key: bytes = b"") -> TestPacket:
     """A test packet, from a STAMP or TWAMP Light sender; DecodeError says what is wrong."""
     if key:
         _check_signed(datagram, key)
-        return TestPacket(*_SIGNED_TEST.unpack_from(datagram), extra=datagram[SIGNED_OCTETS:])
-    if len(datagram) < TWAMP_SENDER_OCTETS:
+        fields, extra = _SIGNED_TEST.unpack_from(datagram), datagram[SIGNED_OCTETS:]
+    elif len(datagram) < TWAMP_SENDER_OCTETS:
         raise DecodeError(f"test packet of {len(datagram)} octets: {TWAMP_SENDER_OCTETS} are the least")
-    return TestPacket(*_PLAIN_TEST.unpack_from(datagram.ljust(16, b"\0")), extra=datagram[PLAIN_OCTETS:])
+    else:
+        fields, extra = _PLAIN_TEST.unpack_from(datagram.ljust(16, b"\0")), datagram[PLAIN_OCTETS:]
+    sequence, timestamp, error, ssid = fields
+    return TestPacket(sequence, timestamp, error, ssid, extra)
 
 
 def encode_reply(reply: ReplyPacket, key: bytes = b"") -> bytes:
@@ -116,10 +119,25 @@ def decode_reply(datagram: bytes, key: bytes = b"") -> ReplyPacket:
     """A reply, from a STAMP or TWAMP Light reflector; DecodeError says what is wrong."""
     if key:
         _check_signed(datagram, key)
-        return ReplyPacket(*_SIGNED_REPLY.unpack_from(datagram), extra=datagram[SIGNED_OCTETS:])
-    if len(datagram) < TWAMP_REPLY_OCTETS:
+        fields, extra = _SIGNED_REPLY.unpack_from(datagram), datagram[SIGNED_OCTETS:]
+    elif len(datagram) < TWAMP_REPLY_OCTETS:
         raise DecodeError(f"reply of {len(datagram)} octets: {TWAMP_REPLY_OCTETS} are the least")
-    return ReplyPacket(*_PLAIN_REPLY.unpack_from(datagram), extra=datagram[PLAIN_OCTETS:])
+    else:
+        fields, extra = _PLAIN_REPLY.unpack_from(datagram), datagram[PLAIN_OCTETS:]
+    sequence, timestamp, error, ssid, received, *sender = fields
+    sender_sequence, sender_timestamp, sender_error, sender_ttl = sender
+    return ReplyPacket(
+        sequence,
+        timestamp,
+        error,
+        ssid,
+        received,
+        sender_sequence,
+        sender_timestamp,
+        sender_error,
+        sender_ttl,
+        extra,
+    )
 
 
 def _signed(fields: bytes, key: bytes) -> bytes:

@@ -23,10 +23,10 @@ from typing import Generic, TypeVar
 
 from collectors.stamp import tlv
 from collectors.stamp.packets import (
-    PLAIN_OCTETS,
     SIGNED_OCTETS,
     TWAMP_REPLY_OCTETS,
     ReplyPacket,
+    TestPacket,
     decode_test,
     encode_reply,
 )
@@ -132,7 +132,7 @@ class Reflector:
         self._buckets: _Recent[_Bucket] = _Recent(settings.most_sources, forget_ns)
         self._sessions: _Recent[_Session] = _Recent(settings.most_sessions, forget_ns)
         self._all: _Bucket | None = None
-        self.counts: Counter[str] = Counter()  # reflected, malformed, unsigned, too-short, over-rate
+        self.counts: Counter[str] = Counter()  # reflected, unsigned, too-short, over-rate
 
     @property
     def sessions(self) -> int:
@@ -141,21 +141,27 @@ class Reflector:
 
     def reflect(self, datagram: bytes, arrival: Arrival, clock: ErrorEstimate) -> Reply | None:
         """The reply to a datagram, or None; ``counts`` says why."""
-        if not self._within_rate(arrival):
-            return self._refuse("over-rate")
         key = self._settings.key
-        base = SIGNED_OCTETS if key else PLAIN_OCTETS
-        if len(datagram) < (base if key else TWAMP_REPLY_OCTETS):
-            return self._refuse("too-short")
+        if not self._within_rate(arrival):
+            self.counts["over-rate"] += 1
+            return None
+        if len(datagram) < (SIGNED_OCTETS if key else TWAMP_REPLY_OCTETS):
+            self.counts["too-short"] += 1
+            return None
         try:
             packet = decode_test(datagram, key)
         except DecodeError:
-            return self._refuse("unsigned" if key else "malformed")
+            self.counts["unsigned"] += 1
+            return None
+        self.counts["reflected"] += 1
+        return self._reply(packet, len(datagram), arrival, clock)
+
+    def _reply(self, packet: TestPacket, octets: int, arrival: Arrival, clock: ErrorEstimate) -> Reply:
+        key = self._settings.key
         sequence = self._sequence(packet.sequence, packet.ssid, arrival)
         answer = tlv.answer(
             packet.sequence, sequence, packet.extra, dscp=arrival.dscp, ecn=arrival.ecn, key=key
         )
-        self.counts["reflected"] += 1
         reply = ReplyPacket(
             sequence=sequence,
             timestamp=0,
@@ -169,10 +175,7 @@ class Reflector:
             extra=answer.extra,
         )
         dscp = arrival.dscp if answer.reply_dscp is None else answer.reply_dscp
-        return Reply(reply, dscp, len(datagram), key)
-
-    def _refuse(self, why: str) -> None:
-        self.counts[why] += 1
+        return Reply(reply, dscp, octets, key)
 
     def _within_rate(self, arrival: Arrival) -> bool:
         now_ns, limits = arrival.received_ns, self._settings

@@ -1,4 +1,4 @@
-"""The Session-Sender without sockets: test packets out, replies in, one echo for each that is worth something.
+"""The Session-Sender without sockets: test packets out, replies in, an echo for each that is worth one.
 
 Theory
 ------
@@ -132,28 +132,40 @@ class SenderSession:
         try:
             reply = decode_reply(datagram, self.settings.key)
         except DecodeError:
-            return self._reject("malformed")
+            self.counts["malformed"] += 1
+            return None
         sent = self._waiting.get(reply.sender_sequence)
         if sent is None or received_ns - sent.at_ns > self.settings.timeout_s * NS_PER_S:
-            return self._reject("late")
-        if (reply.sender_timestamp, reply.sender_error) != (sent.timestamp, sent.error):
-            return self._reject("foreign")
-        if reply.ssid not in (0, self.settings.ssid):
-            return self._reject("foreign")
-        if sent.answered:
-            return self._reject("duplicate")
-        return self._echo(reply, sent, received_ns)
-
-    def _reject(self, why: str) -> None:
-        self.counts[why] += 1
-
-    def _echo(self, reply: ReplyPacket, sent: _Sent, received_ns: int) -> Echo | None:
+            self.counts["late"] += 1
+            return None
         theirs = ErrorEstimate.from_wire(reply.error)
         there_ns = from_wire(reply.receive_timestamp, theirs.form, sent.at_ns)
         back_ns = from_wire(reply.timestamp, theirs.form, there_ns)
-        away_ns, held_ns = received_ns - sent.at_ns, back_ns - there_ns
-        if not 0 <= held_ns <= away_ns:
-            return self._reject("implausible")
+        plausible = 0 <= back_ns - there_ns <= received_ns - sent.at_ns
+        if doubt := self._doubt(reply, sent, plausible=plausible):
+            self.counts[doubt] += 1
+            return None
+        return self._echo(reply, sent, theirs, there_ns, back_ns, received_ns)
+
+    def _doubt(self, reply: ReplyPacket, sent: _Sent, *, plausible: bool) -> str:
+        """Why a reply is not to be believed; empty when it is."""
+        if (reply.sender_timestamp, reply.sender_error) != (sent.timestamp, sent.error):
+            return "foreign"
+        if reply.ssid not in (0, self.settings.ssid):
+            return "foreign"
+        if sent.answered:
+            return "duplicate"
+        return "" if plausible else "implausible"
+
+    def _echo(
+        self,
+        reply: ReplyPacket,
+        sent: _Sent,
+        theirs: ErrorEstimate,
+        there_ns: int,
+        back_ns: int,
+        received_ns: int,
+    ) -> Echo:
         sent.answered = True
         self.counts["received"] += 1
         forward_s = (there_ns - sent.at_ns) / NS_PER_S
@@ -165,7 +177,7 @@ class SenderSession:
             sequence=reply.sender_sequence,
             reply_sequence=reply.sequence,
             sent_ns=sent.at_ns,
-            round_trip_s=(away_ns - held_ns) / NS_PER_S,
+            round_trip_s=(received_ns - sent.at_ns - (back_ns - there_ns)) / NS_PER_S,
             forward_s=forward_s,
             backward_s=backward_s,
             synchronised=sent.synchronised and theirs.synchronised and min(forward_s, backward_s) >= -error_s,
@@ -179,6 +191,10 @@ class SenderSession:
             return False
         reading = tlv.read(reply.extra)
         told = reading.first(tlv.CLASS_OF_SERVICE)
-        if told is None or told.flags or not tlv.intact(reply.sequence, reply.extra, reading, self.settings.key):
+        if (
+            told is None
+            or told.flags
+            or not tlv.intact(reply.sequence, reply.extra, reading, self.settings.key)
+        ):
             return False
         return tlv.ClassOfService.from_value(told.value).arrived_dscp != self.settings.dscp

@@ -2,8 +2,8 @@
 
 Theory
 ------
-*NTP* (RFC 5905 section 6): 32 bits of seconds since 1900 (UTC) and 32 bits of fraction. The seconds wrap every
-136 years, first in 2036: a decoder needs to know about when it is, and takes the era nearest to that.
+*NTP* (RFC 5905 section 6): 32 bits of seconds since 1900 (UTC) and 32 bits of fraction. The seconds wrap
+every 136 years, first in 2036: a decoder must know about when it is, and takes the era nearest to that.
 
 *PTP, truncated* (RFC 8186 section 2.1): 32 bits of seconds since 1970 and 32 bits of nanoseconds. IEEE 1588
 counts seconds of TAI, which are 37 ahead of UTC since 2017; many devices write UTC all the same. What is

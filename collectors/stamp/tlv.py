@@ -103,7 +103,7 @@ def seal(sequence: int, extra: bytes, key: bytes) -> bytes:
 
 
 def intact(sequence: int, extra: bytes, reading: Reading, key: bytes) -> bool:
-    """With a key: an HMAC TLV fits (a lone Extra Padding needs none). Without one there is nothing to check."""
+    """With a key: an HMAC TLV fits (a lone Extra Padding needs none). Without one: nothing to check."""
     seal_tlv = reading.first(HMAC)
     if not key or not reading.found:
         return True

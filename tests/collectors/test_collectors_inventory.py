@@ -68,7 +68,7 @@ MISTAKES = [
         "credentials: no set 'x' (known: lab, lab-net",
     ),
     ('engine = "pysnmp"', 'engine = "netsnmp"', "devices[1] (CA1).snmp.engine"),
-    ('snmp = { credentials = "lab", engine = "pysnmp" }', "", "has neither snmp, netconf nor ipfix"),
+    ('snmp = { credentials = "lab", engine = "pysnmp" }', "", "has neither snmp, netconf, ipfix nor stamp"),
     ("127.0.0.1:4739", "localhost:4739", "ipfix.listen: 'localhost:4739' is not ADDRESS:PORT"),
     ("127.0.0.1:4739", "127.0.0.1", "ipfix.listen: '127.0.0.1' is not ADDRESS:PORT"),
     ("127.0.0.1:4739", "127.0.0.1:99999", "is not ADDRESS:PORT"),

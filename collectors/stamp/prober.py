@@ -1,0 +1,304 @@
+"""The sender's service: every probe of this process, paced in one loop, its bins told as delay reports.
+
+All probes share one grid of bins and one closing time (the longest time-out), so that what one source
+measured in a bin is told in one burst, at one ``observed_at_ns``: the stream takes the first report after a
+window's end as the word that nothing more will come. A source without news says so.
+
+Trouble stays with its probe: a target that does not answer is told once, and goes on being asked at its rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from collectors.inventory import Inventory
+from collectors.schedule import SILENT_AFTER
+from collectors.stamp import sockets
+from collectors.stamp.bins import Measured, ProbeBins, ProbeLabel
+from collectors.stamp.clock import OwnClock
+from collectors.stamp.pace import Pace
+from collectors.stamp.sender import SenderSession, SessionSettings
+from collectors.stamp.tables import Probe
+from collectors.stamp.timestamps import NS_PER_S
+from collectors.stats import CollectorStats
+from twin.records import DelayReport, Direction, NetworkEvent, PathDelay, Record
+
+Emit = Callable[[Record], None]
+TICK_S = 0.1
+MAX_REPLIES = 64  # per wake-up and socket
+LOG = "ndtwin.collect"
+_LONGEST_SLEEP_S = 0.5
+
+
+@dataclass
+class Lane:
+    """One probe at work: its sessions (one per flow), its pace and its bins."""
+
+    probe: Probe
+    sessions: list[SenderSession]
+    wires: list[socket.socket]
+    pace: Pace
+    bins: ProbeBins
+    clock: OwnClock
+    silent_bins: int = 0
+    silent: bool = False
+    synchronised: bool | None = None
+    _turn: int = 0
+
+    def send(self) -> None:
+        """One packet, by the flow whose turn it is."""
+        flow = self._turn
+        self._turn = (flow + 1) % len(self.sessions)
+        clock = self.clock.estimate()
+        now_ns = time.time_ns()
+        payload = self.sessions[flow].send(now_ns, clock)
+        try:
+            self._put(flow, payload)
+        except OSError:  # no route, or no room: for whoever measures a path, the packet is lost on it
+            self.sessions[flow].counts["unsent"] += 1
+        self.bins.sent(now_ns)
+
+    def _put(self, flow: int, payload: bytes) -> None:
+        try:
+            self.wires[flow].send(payload)
+        except ConnectionRefusedError:  # about an earlier packet; this one was not sent
+            self.bins.refused(time.time_ns())
+            self.wires[flow].send(payload)
+
+    def drain(self, flow: int) -> None:
+        """Take the replies that came to one flow."""
+        for _ in range(MAX_REPLIES):
+            try:
+                received = sockets.receive(self.wires[flow])
+            except ConnectionRefusedError:
+                self.bins.refused(time.time_ns())
+                continue
+            if received is None:
+                return
+            echo = self.sessions[flow].receive(received.payload, received.received_ns)
+            if echo is not None:
+                self.bins.echo(flow, echo)
+
+    def count(self, name: str) -> int:
+        """One of the sessions' counters, over all flows."""
+        return sum(session.counts[name] for session in self.sessions)
+
+
+@dataclass
+class Prober:
+    """All probes of one process."""
+
+    network: str
+    probes: Sequence[Probe]
+    keys: Mapping[str, bytes] = field(repr=False)  # by name of the credential set
+    emit: Emit
+    stats: CollectorStats
+    bin_ns: int
+    lanes: list[Lane] = field(default_factory=list)
+    _told_until_ns: int = 0
+
+    async def run(self) -> None:
+        """Send, receive and tell until cancelled."""
+        with self.opened():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.pace())
+                group.create_task(self._tell())
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """The sockets, read by the running loop."""
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            for number, probe in enumerate(self.probes):
+                lane = self._lane(number, probe)
+                self.lanes.append(lane)
+                for flow, wire in enumerate(lane.wires):
+                    stack.callback(wire.close)
+                    loop.add_reader(wire.fileno(), lane.drain, flow)
+                    stack.callback(loop.remove_reader, wire.fileno())
+            yield
+
+    def _lane(self, number: int, probe: Probe) -> Lane:
+        table = probe.table
+        settings = [
+            SessionSettings(
+                ssid=(number * table.flows + flow) % 0xFFFF + 1,
+                key=self.keys[probe.credentials] if probe.credentials else b"",
+                dscp=probe.traffic_class,
+                payload_octets=probe.payload_octets,
+                form=table.timestamps,
+                timeout_s=table.timeout_s,
+            )
+            for flow in range(table.flows)
+        ]
+        label = ProbeLabel(
+            source=probe.source,
+            target=probe.target,
+            packet_bits=probe.packet_bits,
+            traffic_class=probe.traffic_class,
+            flows=table.flows,
+            stateful=probe.stateful,
+        )
+        wires = [
+            sockets.open_socket(
+                (table.source_address, 0),
+                remote=probe.address,
+                dscp=probe.traffic_class,
+                netns=table.netns,
+            )
+            for _ in range(table.flows)
+        ]
+        return Lane(
+            probe=probe,
+            sessions=[SenderSession(one) for one in settings],
+            wires=wires,
+            pace=Pace(table.packets_per_s, table.stream),
+            bins=ProbeBins(label, bin_ns=self.bin_ns, timeout_ns=self._timeout_ns),
+            clock=OwnClock(table.clock, table.clock_error_s, table.timestamps),
+        )
+
+    @property
+    def _timeout_ns(self) -> int:
+        return int(max(probe.table.timeout_s for probe in self.probes) * NS_PER_S)
+
+    async def pace(self, packets: int | None = None) -> None:
+        """Send every probe's packets when they are due; so many of each, or for ever."""
+        begin_ns = time.monotonic_ns()
+        due = [(lane.pace.start(begin_ns), number) for number, lane in enumerate(self.lanes)]
+        heapq.heapify(due)
+        while due:
+            wait_s = (due[0][0] - time.monotonic_ns()) / NS_PER_S
+            await asyncio.sleep(min(max(wait_s, 0.0), _LONGEST_SLEEP_S))
+            now_ns = time.monotonic_ns()
+            if due[0][0] > now_ns:
+                continue
+            lane = self.lanes[due[0][1]]
+            before = lane.pace.skipped
+            if lane.pace.take(now_ns):
+                lane.send()
+            elif lane.pace.skipped > before:
+                lane.bins.skipped(time.time_ns(), lane.pace.skipped - before)
+            if packets is not None and lane.count("sent") >= packets:
+                heapq.heappop(due)
+            else:
+                heapq.heapreplace(due, (lane.pace.due_ns or now_ns, due[0][1]))
+
+    # ------------------------------------------------------------------ what is told
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick(time.time_ns())
+
+    def tick(self, now_ns: int) -> None:
+        """Tell the bins that are complete."""
+        for lane in self.lanes:
+            if lane.clock.stepped():
+                lane.bins.stepped()
+        self._count()
+        end_ns = (now_ns - self._timeout_ns) // self.bin_ns * self.bin_ns
+        if end_ns <= self._told_until_ns:
+            return
+        self._told_until_ns = end_ns
+        measured: dict[str, list[tuple[Lane, Measured]]] = {lane.probe.source: [] for lane in self.lanes}
+        for lane in self.lanes:
+            for one in lane.bins.close(now_ns):
+                measured[lane.probe.source].append((lane, one))
+                self._judge(lane, one, now_ns)
+        for source, found in measured.items():
+            for report in self._reports(source, found, now_ns):
+                self.emit(report)
+
+    def _reports(
+        self, source: str, found: Sequence[tuple[Lane, Measured]], now_ns: int
+    ) -> Iterator[DelayReport]:
+        """What one source measured: its own paths one-way, those back to it, and round trips."""
+        forward = tuple(one.forward for _, one in found if one.forward is not None)
+        round_trip = tuple(one.round_trip for _, one in found if one.round_trip is not None)
+        if forward:
+            yield self._report(source, "one-way", forward, now_ns)
+        backward: dict[str, list[PathDelay]] = {}
+        for lane, one in found:
+            if one.backward is not None:
+                backward.setdefault(lane.probe.target, []).append(one.backward)
+        for target, delays in sorted(backward.items()):
+            yield self._report(target, "one-way", tuple(delays), now_ns, reporter=source)
+        if round_trip or not forward:  # no news is told too: somebody waits for it
+            yield self._report(source, "round-trip", round_trip, now_ns)
+
+    def _report(
+        self,
+        device: str,
+        direction: Direction,
+        delays: tuple[PathDelay, ...],
+        now_ns: int,
+        reporter: str = "",
+    ) -> DelayReport:
+        flags = {flag for delay in delays for flag in delay.quality if flag in ("clock-step", "probe-gap")}
+        return DelayReport(
+            network=self.network,
+            device=device,
+            observed_at_ns=now_ns,
+            method="stamp",
+            direction=direction,
+            delays=delays,
+            quality=tuple(sorted(flags)),
+            reporter=reporter,
+        )
+
+    def _judge(self, lane: Lane, one: Measured, now_ns: int) -> None:
+        """Tell once that a target fell silent or came back, or that clocks are no longer synchronised."""
+        probe, name = lane.probe, lane.bins.label.name
+        lane.silent_bins = 0 if one.answered else lane.silent_bins + 1
+        if lane.silent_bins == SILENT_AFTER:
+            lane.silent = True
+            why = "nobody listens there" if one.refused else "no reply"
+            self._event(probe.source, "probe-silent", f"{name}: {why}, {SILENT_AFTER} bins in a row", now_ns)
+        elif lane.silent and one.answered:
+            lane.silent = False
+            self._event(probe.source, "probe-back", name, now_ns)
+        if lane.synchronised and one.synchronised is False:
+            ours = lane.clock.estimate().synchronised
+            device = probe.target if ours else probe.source
+            self._event(device, "clock-unsynchronised", f"{name}: round trips from now on", now_ns)
+        if one.synchronised is not None:
+            lane.synchronised = one.synchronised
+        (self.stats.silent.add if lane.silent else self.stats.silent.discard)(f"{name}/stamp")
+        if one.offset_s is not None:
+            self.stats.probes.clock_offset_s[name] = one.offset_s
+
+    def _event(self, device: str, kind: str, detail: str, now_ns: int) -> None:
+        structlog.get_logger(LOG).warning("probe", device=device, what=kind, detail=detail)
+        self.emit(
+            NetworkEvent(network=self.network, device=device, observed_at_ns=now_ns, kind=kind, detail=detail)
+        )
+
+    def _count(self) -> None:
+        counts = self.stats.probes
+        counts.sent, counts.received, counts.unsent = (
+            sum(lane.count(name) for lane in self.lanes) for name in ("sent", "received", "unsent")
+        )
+        counts.skipped = sum(lane.pace.skipped for lane in self.lanes)
+        counts.rejected = sum(lane.count(why) for lane in self.lanes for why in REJECTIONS)
+
+
+REJECTIONS = ("malformed", "late", "foreign", "duplicate", "implausible")
+
+
+def prober_of(
+    inventory: Inventory, probes: Sequence[Probe], emit: Emit, stats: CollectorStats, *, bin_ns: int
+) -> Prober:
+    """The prober of some of an inventory's probes, with their keys."""
+    keys = {}
+    for name in {probe.credentials for probe in probes if probe.credentials}:
+        secret = inventory.credentials[name].auth_key
+        keys[name] = secret.reveal().encode() if secret is not None else b""
+    return Prober(inventory.network, probes, keys, emit, stats, bin_ns)
