@@ -21,6 +21,7 @@ from pysnmp.proto import errind, rfc1902, rfc1905
 from collectors.inventory import Credentials
 from collectors.snmp.engine import Endpoint, Index, Traffic, Value, Varbind, Walk, get_in_parts
 from collectors.snmp.paging import Paging
+from collectors.snmp.pysnmp_transport import target_of
 from twin.errors import DeviceError
 
 _AUTH = {
@@ -123,10 +124,12 @@ class PysnmpEngine:
 
     async def _ask(self, command: _GetCommand, *arguments: Any) -> tuple[int, Sequence[Any]]:
         if self._target is None:
-            where = (self._endpoint.address, self._endpoint.port)
-            transport = hlapi.Udp6TransportTarget if ":" in where[0] else hlapi.UdpTransportTarget
-            self._target = await transport.create(
-                where, timeout=self._endpoint.timeout_s, retries=self._endpoint.retries
+            self._target = await target_of(
+                self._endpoint.address,
+                self._endpoint.port,
+                timeout_s=self._endpoint.timeout_s,
+                retries=self._endpoint.retries,
+                traffic=self._traffic,
             )
         self._traffic.requests += 1
         indication, status, _, varbinds = await command(

@@ -1,0 +1,52 @@
+"""The outer layers of an SNMP message, read without decoding the rest: which request it belongs to.
+
+Layouts (BER, definite lengths; RFC 3417 section 8):
+
+    versions 1, 2c (RFC 1901)  SEQUENCE { INTEGER version, OCTET STRING community, [n] { INTEGER request-id …
+    version 3 (RFC 3412 § 6)   SEQUENCE { INTEGER version, SEQUENCE { INTEGER msgID …
+
+Pure; anything else is None, never an exception.
+"""
+
+from __future__ import annotations
+
+_SEQUENCE, _INTEGER, _OCTETS = 0x30, 0x02, 0x04
+_PDU = 0xA0  # context-specific and constructed: GetRequest-PDU and its kin
+_VERSION_3 = 3
+
+
+def message_id(message: bytes) -> int | None:
+    """The msgID of version 3, the request-id of the others; None where there is none."""
+    try:
+        start = _enter(message, 0, _SEQUENCE)
+        version, after = _integer(message, start)
+        if version == _VERSION_3:
+            return _integer(message, _enter(message, after, _SEQUENCE))[0]
+        start, size = _element(message, after, _OCTETS)
+        return _integer(message, _enter(message, start + size, _PDU))[0]
+    except (IndexError, ValueError):
+        return None
+
+
+def _element(data: bytes, at: int, tag: int) -> tuple[int, int]:
+    """Of the element at ``at``: where its contents begin, and their length (X.690 section 8.1.3)."""
+    found, first = data[at], data[at + 1]
+    if found != tag and not (tag == _PDU and found & 0xE0 == _PDU):
+        raise ValueError("another tag")
+    if first < 0x80:
+        return at + 2, first
+    start = at + 2 + (first & 0x7F)
+    return start, int.from_bytes(data[at + 2 : start], "big")
+
+
+def _enter(data: bytes, at: int, tag: int) -> int:
+    return _element(data, at, tag)[0]
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    """The value, and where the next element begins."""
+    start, size = _element(data, at, _INTEGER)
+    contents = data[start : start + size]
+    if not 0 < len(contents) == size <= 8:
+        raise ValueError("no integer")
+    return int.from_bytes(contents, "big", signed=True), start + size
