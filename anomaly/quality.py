@@ -40,6 +40,7 @@ EFFECTS: dict[str, Effect] = {
     "flows-missing": Effect("sends no flow records", traffic=True),
     "delays-missing": Effect("measures no delays any more"),
     "clock-unsynchronised": Effect("has a clock that is not synchronised", probes=True),
+    "clock-step": Effect("had its clock set", probes=True),
     "flows-lost": Effect(traffic=True),
     "reset": Effect(counters=True),
     "cold-start": Effect(counters=True),

@@ -14,6 +14,9 @@ last read. One-way delays by clocks known not to be synchronised are left out an
 negative ones. A result read again after its window has closed is no news and is left out; so a device must
 be read at least once a window.
 
+*Classes.* The twin predicts best effort: probes of other classes (DSCP other than 0) are records, archived
+and replayed, but not in the planes.
+
 Every function takes its reports in canonical order, so that sums are bitwise reproducible.
 """
 
@@ -175,7 +178,8 @@ class MergedDelays:
     )  # "DEVICE" that measured → end of its newest measurement
 
 
-_Identity = tuple[str, str, str, str, int, int, float]
+_Identity = tuple[str, str, str, str, str, int, int, int, float]
+_BEST_EFFORT = 0
 _Reading = tuple[int, PathDelay, DelayReport]
 
 
@@ -183,7 +187,7 @@ def delays_of(reports: list[DelayReport], window: Window, resolver: Resolver) ->
     """Merge what was measured in one window."""
     merged = MergedDelays()
     for report in reports:
-        device = resolver.name(report.device)
+        device = resolver.name(report.reporter or report.device)
         merged.flags |= {
             f"{flag}:{device}" for flag in report.quality if window[0] < report.observed_at_ns <= window[1]
         }
@@ -193,10 +197,12 @@ def delays_of(reports: list[DelayReport], window: Window, resolver: Resolver) ->
     unresolved = 0
     for _, (_, part, report) in sorted(_last_readings(reports, window).items(), key=lambda item: item[0]):
         source, target = resolver.node(report.device), resolver.node(part.destination)
-        device = resolver.name(report.device)
-        merged.probers[device] = max(part.end_ns, merged.probers.get(device, 0))
+        prober = resolver.name(report.reporter or report.device)
+        merged.probers[prober] = max(part.end_ns, merged.probers.get(prober, 0))
         if flaw := _flaw(part, report):
-            merged.flags.add(f"{flaw}:{device}")
+            merged.flags.add(f"{flaw}:{resolver.name(report.device)}")
+        elif part.traffic_class != _BEST_EFFORT:
+            continue
         elif min(source, target) < 0:
             unresolved += 1
         elif part.count > 0 and source != target:
@@ -219,11 +225,13 @@ def _last_readings(reports: Iterable[DelayReport], window: Window) -> dict[_Iden
                 size = part.packet_bits or 0.0
                 identity = (
                     report.device,
+                    report.reporter,
                     report.method,
                     report.direction,
                     part.destination,
                     part.start_ns,
                     part.end_ns,
+                    part.traffic_class,
                     size,
                 )
                 known = readings.get(identity)

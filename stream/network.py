@@ -307,7 +307,7 @@ def _extent(record: Input) -> tuple[str, int, int]:
             read_at_ns = record.observed_at_ns
             binned = record.method in _BINNED_METHODS and record.delays
             return (
-                f"delays/{record.method}/{record.device}",
+                f"delays/{record.method}/{record.reporter or record.device}",
                 _reach(record) if binned else read_at_ns,
                 read_at_ns - 1,
             )

@@ -19,7 +19,7 @@ from twin.records import DelayMethod, DelayPlane, Direction, StateUpdate, Topolo
 
 @dataclass(frozen=True)
 class MeasuredDelays:
-    """Measured mean delays of all paths by one method."""
+    """Measured mean delays of all paths by one method in one direction."""
 
     direction: Direction
     mean_s: Floats  # [P]
@@ -36,7 +36,7 @@ class StateView:
     link_load_pps: Floats  # [L]
     link_drops_pps: Floats  # [L]
     link_measured: Ints  # [L] 0 not measured, 1 on the sending interface, 2 on the receiving one
-    delays: dict[DelayMethod, MeasuredDelays]
+    delays: dict[str, MeasuredDelays]  # by label_of
     version: int = -1
     topology_version: int = -1
     window_start_ns: int = 0
@@ -113,20 +113,27 @@ def network_of(topology: TopologyRecord) -> Network:
         raise DecodeError(f"topology record is damaged: {error}") from error
 
 
-def _delays(planes: tuple[DelayPlane, ...], paths: int) -> dict[DelayMethod, MeasuredDelays]:
-    """By method; where one method measured both ways, one-way is kept: it is what the twin predicts."""
-    delays: dict[DelayMethod, MeasuredDelays] = {}
-    for plane in sorted(planes, key=lambda one: one.direction != "one-way"):
-        delays.setdefault(
-            plane.method,
-            MeasuredDelays(
-                direction=plane.direction,
-                mean_s=_sized(plane.mean_s, paths),
-                count=_sized(plane.count, paths),
-                packet_bits=plane.packet_bits,
-            ),
+def label_of(method: DelayMethod, direction: Direction) -> str:
+    """What consumers call one kind of measurement: what is learnt of one says nothing about another.
+
+    A method that measures one-way where clocks allow it and round trips elsewhere is two kinds.
+    """
+    return f"{method}-{direction}" if (method, direction) in _SECOND_KINDS else method
+
+
+_SECOND_KINDS = {("stamp", "round-trip"), ("rttmon", "round-trip")}
+
+
+def _delays(planes: tuple[DelayPlane, ...], paths: int) -> dict[str, MeasuredDelays]:
+    return {
+        label_of(plane.method, plane.direction): MeasuredDelays(
+            direction=plane.direction,
+            mean_s=_sized(plane.mean_s, paths),
+            count=_sized(plane.count, paths),
+            packet_bits=plane.packet_bits,
         )
-    return delays
+        for plane in planes
+    }
 
 
 def _sized(blob: bytes, size: int) -> Floats:

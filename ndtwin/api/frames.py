@@ -22,10 +22,18 @@ from twin.compare import comparable_mean_s
 from twin.graph import MeasuredDelays, StateView
 from twin.network import Floats, Network, Traffic
 from twin.packing import unpack_magnitudes
-from twin.records import DelayMethod, Prediction
+from twin.records import Prediction
 
 # What measures the traffic itself comes first, then one-way probes, then round trips.
-PREFERENCE: tuple[DelayMethod, ...] = ("ipfix-on-path", "stamp", "rttmon", "juniper-rpm", "disman-ping")
+PREFERENCE = (
+    "ipfix-on-path",
+    "stamp",
+    "rttmon",
+    "juniper-rpm",
+    "stamp-round-trip",
+    "rttmon-round-trip",
+    "disman-ping",
+)
 NO_METHOD = -1
 MIN_LOG_WIDTH = 1e-3  # an interval narrower than 0.1 % is a model that gives none: keeps the score finite
 
@@ -73,7 +81,7 @@ class Frame:
     network: Network
     traffic: Traffic
     link_load_bps: Floats  # [L]
-    delays: Mapping[DelayMethod, MeasuredDelays]
+    delays: Mapping[str, MeasuredDelays]
     quality: tuple[str, ...]
     predicted: Predicted | None = None
 
@@ -98,7 +106,7 @@ class Frame:
         return self.link_load_bps / self.network.capacity_bps
 
     @cached_property
-    def methods(self) -> tuple[DelayMethod, ...]:
+    def methods(self) -> tuple[str, ...]:
         """The methods that measured anything in this window, most telling first."""
         return tuple(m for m in PREFERENCE if m in self.delays and bool((self.delays[m].count > 0).any()))
 
@@ -116,7 +124,7 @@ class Frame:
         return self._by_method({m: self.delays[m].mean_s for m in self.methods})
 
     @cached_property
-    def expected_by_method(self) -> dict[DelayMethod, Floats]:
+    def expected_by_method(self) -> dict[str, Floats]:
         """Method → [P] what that method would measure if the twin were right; empty without a prediction."""
         if self.predicted is None:
             return {}
@@ -167,7 +175,7 @@ class Frame:
         """Link name → index."""
         return {name: i for i, name in enumerate(self.network.link_names)}
 
-    def _by_method(self, planes: Mapping[DelayMethod, Floats]) -> Floats:
+    def _by_method(self, planes: Mapping[str, Floats]) -> Floats:
         out = np.zeros(self.network.path_count)
         for i, method in enumerate(self.methods):
             mine = self.method_index == i

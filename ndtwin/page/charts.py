@@ -11,7 +11,9 @@ MEASURED, PREDICTED, TEXT, FAINT = "#ffc857", "#5ec8f2", "#93a1b1", "#1f2934"
 METHOD_COLOURS = {
     "ipfix-on-path": MEASURED,
     "rttmon": "#c792ea",
+    "rttmon-round-trip": "#a98fc0",
     "stamp": "#c3e88d",
+    "stamp-round-trip": "#8fb35e",
     "disman-ping": "#ff9f6b",
     "juniper-rpm": "#f78fb3",
 }

@@ -201,10 +201,10 @@ def test_several_measurements_of_a_path_are_weighted_by_their_packets() -> None:
     again = msgspec.structs.replace(report, observed_at_ns=at_ns + S)  # read a second time: no news
     view = states(ordered(RING.log(60), [report, again]))[3][1]
     path = view.network.path_index("R000", "R001")
-    assert view.delays["stamp"].direction == "round-trip"
-    assert view.delays["stamp"].mean_s[path] == pytest.approx(3e-3, rel=1e-3)
-    assert view.delays["stamp"].count[path] == pytest.approx(40, rel=0.03)
-    assert view.delays["stamp"].packet_bits is None
+    assert view.delays["stamp-round-trip"].direction == "round-trip"
+    assert view.delays["stamp-round-trip"].mean_s[path] == pytest.approx(3e-3, rel=1e-3)
+    assert view.delays["stamp-round-trip"].count[path] == pytest.approx(40, rel=0.03)
+    assert view.delays["stamp-round-trip"].packet_bits is None
 
 
 def test_unsynchronised_clocks_are_left_out_and_flagged() -> None:

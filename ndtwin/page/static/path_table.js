@@ -97,7 +97,10 @@ export default {
       return (p > 0 ? "+" : "") + p.toFixed(Math.abs(p) >= 100 ? 0 : 1);
     },
     tag(method) {
-      return { "ipfix-on-path": "flow", rttmon: "probe", "disman-ping": "ping", "juniper-rpm": "rpm", stamp: "stamp" }[method] || "";
+      return {
+        "ipfix-on-path": "flow", rttmon: "probe", "rttmon-round-trip": "probe rtt", "disman-ping": "ping",
+        "juniper-rpm": "rpm", stamp: "stamp", "stamp-round-trip": "stamp rtt",
+      }[method] || "";
     },
     level(score) { const s = Math.abs(score); return s <= 1 ? "in" : s <= 2 ? "near" : "out"; },
     bar(score) {
