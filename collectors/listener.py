@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from collectors.flows.aggregate import FlowAggregator
-from collectors.flows.decoder import IpfixSession
+from collectors.flows.decoder import FlowSession
 from collectors.stats import CollectorStats
 from twin.errors import DecodeError, InventoryError
 from twin.records import DeadLetter, NetworkEvent, Record
@@ -48,7 +48,7 @@ class IpfixListener:
         self._emit = emit
         self._stats = stats
         self._clock = clock
-        self._session = IpfixSession()
+        self._session = FlowSession()
         self._flows = FlowAggregator(network, devices, bin_ns=bin_ns)
         self._lost_before: Counter[str] = Counter()
         self._letters: tuple[int, int] = (0, 0)  # (second, letters in it)

@@ -4,95 +4,107 @@ Rules
 -----
 - *Traffic* is counted where it enters: records with flowDirection 0, or without a direction. Their octets and
   packets, times the sampling ratio, are spread over the bins that the flow's start and end cover, in
-  proportion to time, and summed per (destination prefix, DSCP, ingress interface).
-- *On-path delay* (RFC 9951) is told by the router where the traffic leaves. The record knows the source only
-  as an address: so a report's ``device`` is the source's prefix, its destination is the exporter, and
-  DelayReport.device and PathDelay.destination may each be a node name, an address or a prefix, which the
-  stream resolves. A record's delay belongs to the bin in which it ends.
+  proportion to time, and summed per (destination prefix, DSCP, ingress interface). How fine the prefixes are
+  and whether classes are told apart is the operator's choice (:class:`Granularity`).
+- *On-path delay* (RFC 9951) is told by the router where the traffic leaves (:mod:`collectors.flows.delays`).
 - A bin is reported once the clock has passed its end by the grace. What comes later is never lost: traffic is
-  reported again as a *supplement* to be added, numbered so that no two are equal; delay is reported again
-  with the new totals, which replace the old.
+  reported again as a *supplement* to be added, numbered so that no two are equal. What lies further back than
+  ``KEEP_BINS`` is added to the oldest bin kept.
 - An exporter that was heard during a bin and brought no traffic gets an empty report: it measured nothing,
-  which is not the same as being silent. Likewise sources of delay that were heard of lately.
+  which is not the same as being silent.
+- An exporter has at most ``MAX_BIN_CELLS`` cells a bin; what is beyond goes into one without a destination,
+  flagged ``cells-folded``.
+
+Records are summed when many are together, those of all exporters with one template at once: cost is by the
+record then, a tenth of a microsecond, and not by the message or the exporter.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from collectors.flows import elements as ie
-from collectors.flows.batch import Floats, Integers, RecordBatch, join
-from collectors.flows.columns import DESTINATION, SOURCE, group, prefixes, spread, times
+from collectors.flows.batch import Integers, RecordBatch, join
+from collectors.flows.columns import DESTINATION, Groups, prefix_text, prefixes, spread, times
+from collectors.flows.delays import DelayAggregator
+from collectors.flows.table import Keys, Table, Values, runs
 from collectors.flows.template import Template
-from twin.records import DelayReport, FlowCell, FlowReport, PathDelay, Record
+from twin.records import FlowCell, FlowReport, Record
 
-MAX_PENDING = 20_000  # records gathered before they are summed: enough for numpy, too few to stall
+MAX_PENDING = 131_072  # records gathered before they are summed: some 15 ms of work, and 10 MB
+MAX_ROWS = 262_144  # records times bins that are worked on at once
 MAX_CELLS = 4_000  # per report: keeps a message well under 1 MB
+MAX_BIN_CELLS = 20_000  # per exporter and bin
 MAX_SPAN_BINS = 1_000  # a flow that claims to be longer has a broken clock
-KEEP_BINS = 24  # closed bins whose delay totals are kept for late records
+KEEP_BINS = 24  # how far back late traffic is put where it belongs
 _FUTURE_NS = 60_000_000_000
 
-CellKey = tuple[str, int, int]  # destination, DSCP, ingress interface
+
+@dataclass(frozen=True)
+class Granularity:
+    """How finely traffic is told apart: more is exact, and costs messages and memory."""
+
+    longest_v4: int = 32  # longest prefixes of destinations; hosts where exporters tell no lengths
+    longest_v6: int = 128
+    per_class: bool = True
 
 
 @dataclass
 class _Pending:
-    """Batches of one exporter and template that wait to be summed."""
+    """Batches of one template that wait to be summed."""
 
     since_ns: int
+    devices: list[int] = field(default_factory=list)
     batches: list[RecordBatch] = field(default_factory=list)
-
-
-@dataclass
-class _Traffic:
-    """One exporter in one bin."""
-
-    cells: dict[CellKey, list[float]] = field(default_factory=dict)  # [octets, packets]
-    odd_times: bool = False
-    ratio: float = 1.0
-
-
-@dataclass
-class _Delay:
-    """One path in one bin."""
-
-    count: int = 0
-    sum_us: float = 0.0
-    min_us: int = 2**62
-    max_us: int = 0
 
 
 class FlowAggregator:
     """Gathers the batches of all exporters; ``close`` gives what is due."""
 
     def __init__(
-        self, network: str, devices: Mapping[str, str], *, bin_ns: int, grace_ns: int = 1_000_000_000
+        self,
+        network: str,
+        devices: Mapping[str, str],
+        *,
+        bin_ns: int,
+        grace_ns: int = 1_000_000_000,
+        granularity: Granularity | None = None,
+        worker: int = 0,
     ) -> None:
         self._network = network
-        self._devices = devices  # exporter address → device
         self._bin_ns = bin_ns
         self._grace_ns = grace_ns
-        self._pending: dict[tuple[str, Template], _Pending] = {}
+        self._granularity = granularity or Granularity()
+        self._worker = worker  # of several processes that share a port
+        self._names = sorted(set(devices.values()))
+        index = {name: i for i, name in enumerate(self._names)}
+        self._devices = {address: index[name] for address, name in devices.items()}
+        self._pending: dict[Template, _Pending] = {}
         self._pending_records = 0
-        self._traffic: dict[tuple[int, str], _Traffic] = {}  # (bin, device)
-        self._delays: dict[tuple[int, str], dict[str, _Delay]] = {}  # (bin, source) → destination
-        self._touched: set[tuple[int, str]] = set()  # of _delays, since the last report
-        self._sources: dict[str, tuple[int, int]] = {}  # source → oldest and newest bin it was seen in
-        self._supplements: Counter[tuple[int, str]] = Counter()
-        self._lost: Counter[str] = Counter()
+        # bin, device, prefix (3), DSCP, ingress → octets, packets, ratio, odd times, folded
+        self._traffic = Table(7, (Groups.sums, Groups.sums, Groups.highest, Groups.highest, Groups.highest))
+        self._heard: set[tuple[int, int]] = set()  # (bin, device)
+        self._delays = DelayAggregator(network, self._names, bin_ns=bin_ns)
+        self._supplements: Counter[tuple[int, int]] = Counter()
+        self._lost: Counter[int] = Counter()
         self._closed_bin: int | None = None  # the newest bin that was reported
 
     def add(self, batch: RecordBatch, now_ns: int) -> None:
         """Take a batch of an exporter of the inventory."""
         device = self._devices[batch.address]
-        self._bin((now_ns - self._grace_ns) // self._bin_ns, device)  # heard: a report is due, if empty
+        self._heard.add(((now_ns - self._grace_ns) // self._bin_ns, device))  # a report is due, if empty
         if batch.is_options:
             return
-        self._pending.setdefault((device, batch.template), _Pending(now_ns)).batches.append(batch)
+        pending = self._pending.get(batch.template)
+        if pending is None:
+            pending = self._pending[batch.template] = _Pending(now_ns)
+        pending.devices.append(device)
+        pending.batches.append(batch)
         self._pending_records += len(batch)
         if self._pending_records >= MAX_PENDING:
             self._sum()
@@ -105,176 +117,159 @@ class FlowAggregator:
         """Reports of every bin that is over, and supplements to those reported before."""
         self._sum()
         newest = (now_ns - self._grace_ns) // self._bin_ns - 1
-        due = sorted(key for key in self._traffic if key[0] <= newest)
-        reports: list[Record] = []
-        for key in due:
-            reports += self._flow_reports(key, self._traffic.pop(key))
-        reports += self._delay_reports(newest, now_ns)
-        self._forget(newest)
+        reports: list[Record] = list(self._flow_reports(newest))
+        reports += self._delays.close(newest, now_ns)
+        self._closed_bin = max(newest, self._closed_bin or newest)
+        for key in [key for key in self._supplements if key[0] < self._closed_bin - MAX_SPAN_BINS]:
+            del self._supplements[key]
         return reports
 
     # -------------------------------------------------------------------------------------- summing up
 
     def _sum(self) -> None:
         pending, self._pending, self._pending_records = self._pending, {}, 0
-        for (device, _), gathered in pending.items():
+        for gathered in pending.values():
             batch = join(gathered.batches)
+            device = np.repeat(
+                np.array(gathered.devices, dtype=np.int64), [len(one) for one in gathered.batches]
+            )
             start_ns, end_ns, odd = self._times(batch, gathered.since_ns)
+            oldest = gathered.since_ns // self._bin_ns - KEEP_BINS
             if batch.has(ie.DELAY_SUM_US) or batch.has(ie.DELAY_MEAN_US):
-                self._add_delays(device, batch, end_ns)
-            if batch.has(ie.OCTETS):
-                self._add_traffic(device, batch, start_ns, end_ns, odd=odd)
+                self._delays.add(batch, device, np.maximum((end_ns - 1) // self._bin_ns, oldest))
+            self._add_traffic(batch, device, start_ns, end_ns, odd, oldest)
 
-    def _times(self, batch: RecordBatch, now_ns: int) -> tuple[Integers, Integers, bool]:
+    def _times(self, batch: RecordBatch, now_ns: int) -> tuple[Integers, Integers, Integers]:
         """Start and end; a flow with times that cannot be is taken as an instant, now."""
         start_ns, end_ns = times(batch)
         oldest_ns = now_ns - MAX_SPAN_BINS * self._bin_ns
         odd = (end_ns > now_ns + _FUTURE_NS) | (start_ns < oldest_ns)
-        return np.where(odd, now_ns, start_ns), np.where(odd, now_ns, end_ns), bool(odd.any())
+        if odd.any():
+            start_ns, end_ns = np.where(odd, now_ns, start_ns), np.where(odd, now_ns, end_ns)
+        return start_ns, end_ns, odd.astype(np.int64)
 
     def _add_traffic(
-        self, device: str, batch: RecordBatch, start_ns: Integers, end_ns: Integers, *, odd: bool
+        self,
+        batch: RecordBatch,
+        device: Integers,
+        start_ns: Integers,
+        end_ns: Integers,
+        odd: Integers,
+        oldest: int,
     ) -> None:
-        destination = prefixes(batch, DESTINATION)
-        octets = batch.integers(ie.OCTETS)
+        choice = self._granularity
+        destination = prefixes(batch, DESTINATION, choice.longest_v4, choice.longest_v6)
+        octets = batch.counter(ie.OCTETS, ie.OCTETS_TOTAL)
         if destination is None or octets is None:
             return
-        entering = _or_zero(batch, ie.DIRECTION) == 0
-        scale = np.where(entering, np.asarray(batch.ratio, dtype=np.float64), 0.0)
-        shares = spread(start_ns, end_ns, self._bin_ns)
-        shares_entering = entering[shares.record]
-        record, bins = shares.record[shares_entering], shares.bin[shares_entering]
-        weight = shares.share[shares_entering] * scale[record]
-        columns = (bins, destination.codes[record], _dscp(batch)[record], _or_zero(batch, ie.INGRESS)[record])
-        rows, of = group(*columns)
-        octets_sum = np.bincount(of, octets[record] * weight, len(rows[0]))
-        packets_sum = np.bincount(of, _or_zero(batch, ie.PACKETS)[record] * weight, len(rows[0]))
-        ratio = float(np.max(batch.ratio)) if len(batch) else 1.0
-        for bin, code, dscp, ingress, octet, packet in _rows(*rows, octets_sum, packets_sum):
-            into = self._bin(bin, device)
-            into.odd_times |= odd
-            into.ratio = max(into.ratio, ratio)
-            cell = into.cells.setdefault((destination.values[code], dscp, ingress), [0.0, 0.0])
-            cell[0] += octet
-            cell[1] += packet
+        told = batch.counter(ie.PACKETS, ie.PACKETS_TOTAL)
+        packets = np.zeros(len(batch), dtype=np.int64) if told is None else told
+        ratio = np.broadcast_to(np.asarray(batch.ratio, dtype=np.float64), len(batch))
+        direction = batch.integers(ie.DIRECTION)
+        of = np.arange(len(batch)) if direction is None else np.flatnonzero(direction == 0)
+        columns = (device, destination.kind, destination.upper, destination.lower,
+                   self._class(batch), _ingress(batch))  # fmt: skip
+        for part in _parts(of, start_ns, end_ns, self._bin_ns):
+            shares = spread(start_ns[part], end_ns[part], self._bin_ns, oldest)
+            record = part[shares.record]
+            weight = shares.share * ratio[record]
+            self._traffic.add(
+                [shares.bin, *(column[record] for column in columns)],
+                [octets[record] * weight, packets[record] * weight, ratio[record],
+                 odd[record].astype(np.float64), np.zeros(len(record))],
+            )  # fmt: skip
+            if self._traffic.should_merge:
+                self._fold()
 
-    def _add_delays(self, device: str, batch: RecordBatch, end_ns: Integers) -> None:
-        source, count = prefixes(batch, SOURCE), batch.integers(ie.PACKETS)
-        if source is None or count is None:
+    def _class(self, batch: RecordBatch) -> Integers:
+        """The class: ipDiffServCodePoint, else the upper six bits of ipClassOfService."""
+        if not self._granularity.per_class:
+            return np.zeros(len(batch), dtype=np.int64)
+        dscp = batch.integers(ie.DSCP)
+        return batch.or_zero(ie.TOS) >> 2 if dscp is None else dscp
+
+    def _fold(self) -> None:
+        """Merge, and fold what an exporter has beyond its cells of a bin into one."""
+        keys, values = self._traffic.merged()
+        starts, run = runs(keys[0], keys[1])
+        if not len(keys[0]) or int(np.diff(starts).max()) <= MAX_BIN_CELLS:
             return
-        mean_us = _or_zero(batch, ie.DELAY_MEAN_US)
-        total = batch.integers(ie.DELAY_SUM_US)
-        total_us: Integers | Floats = total if total is not None else mean_us * count
-        low = batch.integers(ie.DELAY_MIN_US)
-        high = batch.integers(ie.DELAY_MAX_US)
-        bins = (end_ns - 1) // self._bin_ns
-        for bin, code, packets, sum_us, min_us, max_us in _rows(
-            bins,
-            source.codes,
-            count,
-            total_us,
-            mean_us if low is None else low,
-            mean_us if high is None else high,
-        ):
-            if packets <= 0:
-                continue
-            key = (bin, source.values[code])
-            self._touched.add(key)
-            oldest, newest = self._sources.get(key[1], (bin, bin))
-            self._sources[key[1]] = min(bin, oldest), max(bin, newest)
-            into = self._delays.setdefault(key, {}).setdefault(device, _Delay())
-            into.count += packets
-            into.sum_us += sum_us
-            into.min_us, into.max_us = min(into.min_us, min_us), max(into.max_us, max_us)
-
-    def _bin(self, bin: int, device: str) -> _Traffic:
-        return self._traffic.setdefault((bin, device), _Traffic())
+        beyond = np.arange(len(run)) - starts[run] >= MAX_BIN_CELLS
+        keys[2:] = [np.where(beyond, 0, key) for key in keys[2:]]  # 0.0.0.0/0
+        values[-1] = np.maximum(values[-1], beyond)
+        self._traffic.replace(keys, values)
 
     # --------------------------------------------------------------------------------------- reporting
 
-    def _flow_reports(self, key: tuple[int, str], traffic: _Traffic) -> Iterator[FlowReport]:
+    def _flow_reports(self, newest: int) -> Iterator[FlowReport]:
+        self._fold()
+        keys, values = self._traffic.take(newest)
+        bounds, _ = runs(keys[0], keys[1])
+        found = {
+            (int(keys[0][start]), int(keys[1][start])): slice(start, end)
+            for start, end in pairwise(bounds.tolist())
+        }
+        due = {key for key in self._heard if key[0] <= newest}
+        self._heard -= due
+        for key in sorted(found.keys() | due):
+            rows = found.get(key, slice(0, 0))
+            yield from self._reports(key, [column[rows] for column in keys], [v[rows] for v in values])
+
+    def _reports(self, key: tuple[int, int], keys: Keys, values: Values) -> Iterator[FlowReport]:
+        """One exporter's bin, in as many reports as its cells need."""
         bin, device = key
-        cells = [
-            FlowCell(destination=d, traffic_class=c, ingress_interface=i, octets=octets, packets=packets)
-            for (d, c, i), (octets, packets) in sorted(traffic.cells.items())
-        ]
         late = self._closed_bin is not None and bin <= self._closed_bin
-        if late and not cells:
+        if late and not len(keys[0]):
             return
-        for start in range(0, max(len(cells), 1), MAX_CELLS):
+        flags = [
+            name for name, told in zip(("flow-times", "cells-folded"), values[3:], strict=True) if told.any()
+        ]
+        for start in range(0, max(len(keys[0]), 1), MAX_CELLS):
+            rows = slice(start, start + MAX_CELLS)
             part = self._supplements[key]
             self._supplements[key] += 1
             yield FlowReport(
                 network=self._network,
-                device=device,
+                device=self._names[device],
                 start_ns=bin * self._bin_ns,
                 end_ns=(bin + 1) * self._bin_ns,
-                cells=tuple(cells[start : start + MAX_CELLS]),
-                sampling_ratio=traffic.ratio,
+                cells=tuple(_cells([column[rows] for column in keys], [value[rows] for value in values])),
+                sampling_ratio=float(values[2].max(initial=1.0)),
                 lost_records=max(self._lost.pop(device, 0), 0),
-                quality=_quality(traffic, part, late=late),
+                quality=(*self._numbering(part, late=late), *flags),
             )
 
-    def _delay_reports(self, newest: int, now_ns: int) -> Iterator[DelayReport]:
-        due = {key for key in self._touched if key[0] <= newest}
-        self._touched -= due
-        first = newest if self._closed_bin is None else self._closed_bin + 1
-        known = (source for source, seen in self._sources.items() if seen[0] <= newest)
-        quiet = {(newest, source) for source in known} if newest >= first else set()
-        for bin, source in sorted(due | quiet):
-            delays = self._delays.get((bin, source), {})
-            yield DelayReport(
-                network=self._network,
-                device=source,
-                observed_at_ns=max(now_ns, (bin + 1) * self._bin_ns),
-                method="ipfix-on-path",
-                direction="one-way",
-                delays=tuple(
-                    self._path_delay(destination, bin, delays[destination]) for destination in sorted(delays)
-                ),
-            )
+    def _numbering(self, part: int, *, late: bool) -> list[str]:
+        """What makes the reports of one bin differ from one another."""
+        numbers = ["supplement"] if late or part else []
+        numbers += [f"supplement-{part}"] if part else []
+        return numbers + ([f"supplement-worker-{self._worker}"] if self._worker else [])
 
-    def _path_delay(self, destination: str, bin: int, delay: _Delay) -> PathDelay:
-        return PathDelay(
-            destination=destination,
-            start_ns=bin * self._bin_ns,
-            end_ns=(bin + 1) * self._bin_ns,
-            count=delay.count,
-            mean_s=delay.sum_us / delay.count * 1e-6,
-            min_s=delay.min_us * 1e-6,
-            max_s=delay.max_us * 1e-6,
-            error_s=1e-6,
+
+def _cells(keys: Keys, values: Values) -> Iterator[FlowCell]:
+    columns = [column.tolist() for column in (*keys[2:], *values[:2])]
+    for kind, upper, lower, traffic_class, ingress, octets, packets in zip(*columns, strict=True):
+        yield FlowCell(
+            destination=prefix_text(kind, upper, lower),
+            octets=octets,
+            packets=packets,
+            traffic_class=traffic_class,
+            ingress_interface=ingress,
         )
 
-    def _forget(self, newest: int) -> None:
-        self._closed_bin = max(newest, self._closed_bin or newest)
-        oldest = self._closed_bin - KEEP_BINS
-        self._delays = {key: one for key, one in self._delays.items() if key[0] >= oldest}
-        self._sources = {source: seen for source, seen in self._sources.items() if seen[1] >= oldest}
-        for key in [key for key in self._supplements if key[0] < self._closed_bin - MAX_SPAN_BINS]:
-            del self._supplements[key]
+
+def _ingress(batch: RecordBatch) -> Integers:
+    """ingressInterface, or, where an exporter tells that instead, the physical one (goflow2 #105)."""
+    logical = batch.or_zero(ie.INGRESS)
+    if not batch.has(ie.PHYSICAL_INGRESS):
+        return logical
+    return np.where(logical == 0, batch.or_zero(ie.PHYSICAL_INGRESS), logical)
 
 
-def _quality(traffic: _Traffic, part: int, *, late: bool) -> tuple[str, ...]:
-    flags = [f"supplement-{part}"] if part else []
-    if late or part:
-        flags.insert(0, "supplement")
-    if traffic.odd_times:
-        flags.append("flow-times")
-    return tuple(flags)
-
-
-def _or_zero(batch: RecordBatch, id: int) -> Integers:
-    column = batch.integers(id)
-    return np.zeros(len(batch), dtype=np.int64) if column is None else column
-
-
-def _dscp(batch: RecordBatch) -> Integers:
-    """The class: ipDiffServCodePoint, else the upper six bits of ipClassOfService."""
-    dscp = batch.integers(ie.DSCP)
-    return _or_zero(batch, ie.TOS) >> 2 if dscp is None else dscp
-
-
-def _rows(*columns: Integers | Floats) -> Iterable[tuple[int, ...]]:
-    """Columns → rows of plain Python numbers."""
-    return zip(*(column.tolist() for column in columns), strict=True)
+def _parts(of: Integers, start_ns: Integers, end_ns: Integers, bin_ns: int) -> Iterator[Integers]:
+    """The records in parts, so that those times their bins are never too many at once."""
+    step = MAX_ROWS
+    if len(of) and int((end_ns[of] - start_ns[of]).max()) > bin_ns:
+        step //= KEEP_BINS + 1 + _FUTURE_NS // bin_ns
+    for start in range(0, len(of), max(step, 1)):
+        yield of[start : start + step]

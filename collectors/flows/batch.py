@@ -1,9 +1,11 @@
-"""The records of one data set as columns."""
+"""Records of one template as columns: as many as were gathered, from as many messages and exporters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +18,32 @@ Floats = NDArray[np.float64]
 
 _NTP_EPOCH_S = 2_208_988_800  # 1900-01-01 to 1970-01-01
 _NS_PER_S = 1_000_000_000
+_ADDRESS_OCTETS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecordBatch:
-    """All records of one data set, and where they come from."""
+    """Records of one template, and where they come from."""
 
-    address: str  # of the exporter
+    address: str  # of the exporter; of the first one where batches of several are joined
     domain: int
-    export_time_s: int
+    export_time_s: Integers | int  # of the message: per record, or of all
     template: Template
-    records: NDArray[np.void]
+    fixed: bytes  # the fixed-length fields of all records, back to back
+    count: int
     variable: Mapping[str, list[bytes]]
     ratio: Floats | float = 1.0  # packets represented by one packet seen: per record, or for all
+    uptime_ms: Integers | int = -1  # the exporter's when the message was sent; −1: not told
 
     def __len__(self) -> int:
-        return len(self.records)
+        return self.count
+
+    @cached_property
+    def records(self) -> NDArray[np.void]:
+        """The fixed-length fields as one structured array."""
+        if not self.fixed:
+            return np.zeros(self.count, self.template.dtype)
+        return np.frombuffer(self.fixed, self.template.dtype, self.count)
 
     @property
     def is_options(self) -> bool:
@@ -49,20 +61,41 @@ class RecordBatch:
             return None
         if column.dtype.kind == "V":
             column = _widen(column)
+        if column.dtype.itemsize < 8:
+            return column.astype(np.int64)
         return np.minimum(column, np.uint64(2**63 - 1)).astype(np.int64)
+
+    def counter(self, delta: int, total: int) -> Integers | None:
+        """A flow's count: since the record before, or of its whole life where that is what is told."""
+        since = self.integers(delta)
+        return self.integers(total) if since is None else since
+
+    def or_zero(self, id: int) -> Integers:
+        """An unsigned element, 0 where the template lacks it."""
+        column = self.integers(id)
+        return np.zeros(self.count, dtype=np.int64) if column is None else column
 
     def floats(self, id: int) -> Floats | None:
         """A float element, or None."""
         column = self._column(id)
         return None if column is None or column.dtype.kind != "f" else column.astype(np.float64)
 
+    def halves(self, id: int) -> tuple[Integers, Integers] | None:
+        """A 16-octet element as its upper and lower 64 bits, or None."""
+        column = self._column(id)
+        if column is None or column.dtype.itemsize != _ADDRESS_OCTETS:
+            return None
+        both = np.frombuffer(column.tobytes(), ">i8").reshape(-1, 2).astype(np.int64)
+        return both[:, 0], both[:, 1]
+
     def octets(self, id: int, enterprise: int = 0) -> list[bytes] | None:
         """An element as it was sent, or None."""
         key = _key(id, enterprise)
         if key in self.variable:
             return self.variable[key]
-        names = self.records.dtype.names or ()
-        return [value.tobytes() for value in self.records[key]] if key in names else None
+        if key not in self.template.columns:
+            return None
+        return [value.tobytes() for value in self.records[key]]
 
     def times_ns(self, id: int) -> Integers | None:
         """A time element as nanoseconds since the Unix epoch, or None."""
@@ -79,8 +112,7 @@ class RecordBatch:
         return None
 
     def _column(self, id: int) -> NDArray[np.generic] | None:
-        names = self.records.dtype.names or ()
-        return self.records[str(id)] if str(id) in names else None
+        return self.records[str(id)] if str(id) in self.template.columns else None
 
 
 def join(batches: Sequence[RecordBatch]) -> RecordBatch:
@@ -88,12 +120,27 @@ def join(batches: Sequence[RecordBatch]) -> RecordBatch:
     first = batches[0]
     if len(batches) == 1:
         return first
-    ratios = [np.broadcast_to(np.asarray(batch.ratio, dtype=np.float64), len(batch)) for batch in batches]
+    counts = [batch.count for batch in batches]
     return replace(
         first,
-        records=np.concatenate([batch.records for batch in batches]),
+        export_time_s=per_record([batch.export_time_s for batch in batches], counts, np.int64),
+        fixed=b"".join([batch.fixed for batch in batches]),
+        count=sum(counts),
         variable={name: [v for b in batches for v in b.variable[name]] for name in first.variable},
-        ratio=np.concatenate(ratios),
+        ratio=per_record([batch.ratio for batch in batches], counts, np.float64),
+        uptime_ms=per_record([batch.uptime_ms for batch in batches], counts, np.int64),
+    )
+
+
+def per_record(values: Sequence[Any], counts: Sequence[int], kind: type) -> Any:
+    """Scalars and arrays per record, joined; one scalar where they are all the same."""
+    scalar = [not isinstance(value, np.ndarray) for value in values]
+    if all(scalar) and len(set(values)) == 1:
+        return values[0]
+    if all(scalar):
+        return np.repeat(np.array(values, dtype=kind), counts)
+    return np.concatenate(
+        [np.broadcast_to(np.asarray(value, dtype=kind), n) for value, n in zip(values, counts, strict=True)]
     )
 
 

@@ -1,17 +1,25 @@
-"""What aggregation needs of a batch: prefixes, times and groups, as arrays."""
+"""What aggregation needs of a batch: prefixes, times and groups, as arrays of integers.
+
+A prefix is three integers (*kind*, upper, lower half of the network address), where kind is its length, plus
+256 for IPv6. So prefixes compare, group and travel as numbers, and only those that are reported become text.
+"""
 
 from __future__ import annotations
 
-import ipaddress
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collectors.flows import elements as ie
 from collectors.flows.batch import Floats, Integers, RecordBatch
 
-_NS_PER_MS = 1_000_000
+_NS_PER_S, _NS_PER_MS, _NS_PER_US = 1_000_000_000, 1_000_000, 1_000
+_V6 = 256
+_ROOM = 2**62  # for combined keys
+_DENSE = 4  # keys that reach to so many times their number are counted instead of sorted
 _TIMES = (
     (ie.START_MS, ie.END_MS),
     (ie.START_NS, ie.END_NS),
@@ -37,48 +45,48 @@ DESTINATION = Side(
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A column of few different values: the value of record i is ``values[codes[i]]``."""
+class Prefixes:
+    """A column of prefixes."""
 
-    codes: Integers
-    values: tuple[str, ...]
+    kind: Integers
+    upper: Integers
+    lower: Integers
 
 
-def prefixes(batch: RecordBatch, side: Side) -> Coded | None:
-    """The address, masked with the exported prefix length (host length where none is told), as CIDR."""
+def prefixes(batch: RecordBatch, side: Side, longest_v4: int = 32, longest_v6: int = 128) -> Prefixes | None:
+    """The addresses, masked with the exported prefix length (none told: a host), at most the longest."""
     whole = batch.integers(side.ipv4)
     if whole is not None:
-        return _prefixes_v4(whole, batch.integers(side.length_v4))
-    octets = batch.octets(side.ipv6)
-    if octets is not None:
-        return _prefixes_v6(octets, batch.integers(side.length_v6))
-    return None
+        lengths = _lengths(batch.integers(side.length_v4), len(batch), 32, longest_v4)
+        return Prefixes(lengths, np.zeros(len(batch), np.int64), whole & -(1 << (32 - lengths)))
+    halves = batch.halves(side.ipv6)
+    if halves is None:
+        return None
+    lengths = _lengths(batch.integers(side.length_v6), len(batch), 128, longest_v6)
+    upper, lower = halves[0] & _mask(lengths), halves[1] & _mask(lengths - 64)
+    return Prefixes(lengths + _V6, upper, lower)
 
 
-def _prefixes_v4(addresses: Integers, lengths: Integers | None) -> Coded:
-    lengths = _lengths(lengths, len(addresses), 32)
-    masked = (addresses >> (32 - lengths)) << (32 - lengths)
-    unique, codes = np.unique(masked | lengths << 32, return_inverse=True)
-    names = tuple(f"{ipaddress.IPv4Address(int(u) & 0xFFFFFFFF)}/{int(u) >> 32}" for u in unique)
-    return Coded(codes.astype(np.int64), names)
-
-
-def _prefixes_v6(addresses: list[bytes], lengths: Integers | None) -> Coded:
-    lengths = _lengths(lengths, len(addresses), 128)
-    known: dict[tuple[bytes, int], int] = {}
-    codes = [
-        known.setdefault((address[:16].ljust(16, b"\0"), int(length)), len(known))
-        for address, length in zip(addresses, lengths, strict=True)
-    ]
-    names = tuple(str(ipaddress.ip_network(key, strict=False)) for key in known)
-    return Coded(np.array(codes, dtype=np.int64), names)
-
-
-def _lengths(lengths: Integers | None, count: int, longest: int) -> Integers:
+def _lengths(lengths: Integers | None, count: int, bits: int, longest: int) -> Integers:
     """Prefix lengths; 0, which exporters send for "no route known", and nonsense count as host length."""
     if lengths is None:
         return np.full(count, longest, dtype=np.int64)
-    return np.where((lengths > 0) & (lengths <= longest), lengths, longest)
+    return np.minimum(np.where((lengths > 0) & (lengths <= bits), lengths, bits), longest)
+
+
+def _mask(lengths: Integers) -> Integers:
+    """So many leading ones of 64; a shift by 64 is none to numpy, so it is spelt out."""
+    masks: Integers = np.where(lengths <= 0, 0, -1 << np.clip(64 - lengths, 0, 63))
+    return masks
+
+
+@lru_cache(maxsize=65_536)
+def prefix_text(kind: int, upper: int, lower: int) -> str:
+    """CIDR."""
+    if kind < _V6:
+        return f"{socket.inet_ntoa(lower.to_bytes(4, 'big'))}/{kind}"
+    address = (upper % 2**64).to_bytes(8, "big") + (lower % 2**64).to_bytes(8, "big")
+    return f"{socket.inet_ntop(socket.AF_INET6, address)}/{kind - _V6}"
 
 
 def times(batch: RecordBatch) -> tuple[Integers, Integers]:
@@ -87,12 +95,39 @@ def times(batch: RecordBatch) -> tuple[Integers, Integers]:
         start_ns, end_ns = batch.times_ns(start), batch.times_ns(end)
         if start_ns is not None and end_ns is not None:
             return np.minimum(start_ns, end_ns), end_ns
-    sent_ns = np.full(len(batch), batch.export_time_s * 1_000_000_000, dtype=np.int64)
-    boot_ns = batch.times_ns(ie.BOOT_MS)
-    start_ms, end_ms = batch.integers(ie.START_UPTIME), batch.integers(ie.END_UPTIME)
-    if boot_ns is None or start_ms is None or end_ms is None:
+    sent_ns = np.full(len(batch), batch.export_time_s, dtype=np.int64) * _NS_PER_S
+    ages = _ages_ns(batch)
+    if ages is None:
         return sent_ns, sent_ns
-    return boot_ns + np.minimum(start_ms, end_ms) * _NS_PER_MS, boot_ns + end_ms * _NS_PER_MS
+    return sent_ns - np.maximum(*ages), sent_ns - ages[1]
+
+
+def _ages_ns(batch: RecordBatch) -> tuple[Integers, Integers] | None:
+    """How long before the message was sent the flow started and ended, where the record tells it so.
+
+    By system uptimes, which are 32 bits of milliseconds and start over after 49.7 days: a difference of less
+    than half of that has only one meaning.
+    """
+    start, end = batch.integers(ie.START_DELTA_US), batch.integers(ie.END_DELTA_US)
+    if start is not None and end is not None:
+        return start * _NS_PER_US, end * _NS_PER_US
+    start, end = batch.integers(ie.START_UPTIME), batch.integers(ie.END_UPTIME)
+    uptime_ms = _uptime_ms(batch)
+    if uptime_ms is None or start is None or end is None:
+        return None
+    return _less_ms(uptime_ms, start) * _NS_PER_MS, _less_ms(uptime_ms, end) * _NS_PER_MS
+
+
+def _uptime_ms(batch: RecordBatch) -> Integers | int | None:
+    boot_ns = batch.times_ns(ie.BOOT_MS)
+    if boot_ns is not None:
+        return batch.export_time_s * 1000 - boot_ns // _NS_PER_MS
+    told = not isinstance(batch.uptime_ms, int) or batch.uptime_ms != -1
+    return batch.uptime_ms if told else None
+
+
+def _less_ms(uptime_ms: Integers | int, then_ms: Integers) -> Integers:
+    return (uptime_ms - then_ms + 2**31) % 2**32 - 2**31
 
 
 @dataclass(frozen=True)
@@ -104,28 +139,120 @@ class Shares:
     share: Floats
 
 
-def spread(start_ns: Integers, end_ns: Integers, bin_ns: int) -> Shares:
-    """Spread every record over the bins it covers, in proportion to time; an instant lies in one bin."""
-    first = start_ns // bin_ns
+def spread(start_ns: Integers, end_ns: Integers, bin_ns: int, oldest: int = -(2**31)) -> Shares:
+    """Spread every record over the bins it covers, in proportion to time; an instant lies in one bin.
+
+    What a record covers before the oldest bin belongs to that.
+    """
+    first = np.maximum(start_ns // bin_ns, oldest)
     last = np.maximum(first, (end_ns - 1) // bin_ns)
-    bins_each = last - first + 1
-    record = np.repeat(np.arange(len(start_ns)), bins_each)
+    within = np.flatnonzero(first == last)
+    if len(within) == len(first):
+        return Shares(within, first, np.ones(len(first)))
+    across = np.flatnonzero(first != last)
+    bins_each = (last - first)[across] + 1
+    record = np.repeat(across, bins_each)
     offset = np.arange(len(record)) - np.repeat(np.cumsum(bins_each) - bins_each, bins_each)
     bins = first[record] + offset
     upper = np.minimum(end_ns[record], (bins + 1) * bin_ns)
-    overlap = upper - np.maximum(start_ns[record], bins * bin_ns)
-    duration = (end_ns - start_ns)[record]
-    share = np.divide(overlap, duration, out=np.ones(len(record)), where=duration > 0)
-    return Shares(record, bins, share)
+    overlap = upper - np.where(offset == 0, start_ns[record], bins * bin_ns)
+    share = overlap / (end_ns - start_ns)[record]
+    return Shares(
+        np.concatenate([within, record]),
+        np.concatenate([first[within], bins]),
+        np.concatenate([np.ones(len(within)), share]),
+    )
 
 
-def group(*columns: Integers) -> tuple[list[Integers], Integers]:
-    """Group rows by integer columns: (the distinct rows, column by column; the group of every row)."""
-    combined = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        unique, codes = np.unique(column, return_inverse=True)
-        _, combined = np.unique(combined * len(unique) + codes, return_inverse=True)
-    count = int(combined.max(initial=-1)) + 1
-    example: NDArray[np.int64] = np.zeros(count, dtype=np.int64)
-    example[combined] = np.arange(len(combined))
-    return [column[example] for column in columns], combined
+class Groups:
+    """Rows grouped by integer columns: equal rows are one group.
+
+    The columns become one integer key. Where the keys lie close together they are counted, else sorted.
+    """
+
+    def __init__(self, columns: Sequence[Integers]) -> None:
+        self._columns = columns
+        key, size = _combined(columns)
+        if size <= _DENSE * len(key):
+            self._of, self._examples = _counted(key, size)
+        else:
+            self._of, self._examples = _sorted(key)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def keys(self) -> list[Integers]:
+        """The distinct rows, column by column, in order."""
+        return [column[self._examples] for column in self._columns]
+
+    def sums(self, values: Floats) -> Floats:
+        """Of every group."""
+        summed: Floats = np.bincount(self._of, values, len(self)).astype(np.float64, copy=False)
+        return summed
+
+    def highest(self, values: Floats) -> Floats:
+        """Of every group."""
+        if not len(values) or values[0] == values.max() == values.min():
+            return np.full(len(self), values[0] if len(values) else 0.0)
+        most: Floats = np.full(len(self), -np.inf)
+        np.maximum.at(most, self._of, values)
+        return most
+
+    def lowest(self, values: Floats) -> Floats:
+        """Of every group."""
+        return -self.highest(-values)
+
+
+def _counted(key: Integers, size: int) -> tuple[Integers, Integers]:
+    """(the group of every row, a row of every group), for keys below ``size``."""
+    example = np.full(size, -1, dtype=np.int64)
+    example[key] = np.arange(len(key))
+    taken = np.flatnonzero(example >= 0)
+    number = np.zeros(size, dtype=np.int64)
+    number[taken] = np.arange(len(taken))
+    return number[key], example[taken]
+
+
+def _sorted(key: Integers) -> tuple[Integers, Integers]:
+    """The same for any keys."""
+    order = np.argsort(key)
+    in_order = key[order]
+    first = np.ones(len(key), dtype=bool)
+    np.not_equal(in_order[1:], in_order[:-1], out=first[1:])
+    of = np.empty(len(key), dtype=np.int64)
+    of[order] = np.cumsum(first) - 1
+    return of, order[first]
+
+
+def _combined(columns: Sequence[Integers]) -> tuple[Integers, int]:
+    """One integer a row, equal exactly where the rows are: the columns as digits of mixed radix; the range.
+
+    Bits that are zero in a whole column, as hosts' are in prefixes, are left out. Where the ranges have no
+    room in 63 bits together, what there is so far, and then the column, is numbered first.
+    """
+    combined, size = np.zeros(len(columns[0]), dtype=np.int64), 1
+    for column in columns if len(combined) else ():
+        lowest, highest = int(column.min()), int(column.max())
+        if lowest == highest:
+            continue
+        digits, span = column, highest - lowest + 1
+        if span < _ROOM:
+            digits = column - lowest
+            zeros = _trailing_zeros(int(np.bitwise_or.reduce(digits)))
+            digits, span = digits >> zeros, ((span - 1) >> zeros) + 1
+        if span * size >= _ROOM and size > 1:
+            combined, size = _numbered(combined)
+        if span * size >= _ROOM:
+            digits, span = _numbered(digits)
+        combined = combined * span + digits if size > 1 else digits
+        size *= span
+    return combined, size
+
+
+def _trailing_zeros(bits: int) -> int:
+    return (bits & -bits).bit_length() - 1
+
+
+def _numbered(column: Integers) -> tuple[Integers, int]:
+    unique, codes = np.unique(column, return_inverse=True)
+    return codes.astype(np.int64), len(unique)

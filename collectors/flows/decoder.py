@@ -1,58 +1,89 @@
-"""IPFIX messages (RFC 7011) → record batches. Sans-IO: datagrams in, columns out.
+"""Flow export messages → record batches: IPFIX (RFC 7011), NetFlow 9 (RFC 3954), NetFlow 5. Sans-IO.
 
-    message = header (16 octets: version 10, length, export time, sequence number, observation domain)
-              set*   (set id, length, body: templates (2), options templates (3), data (256 and up))
+``feed`` takes messages and gathers their records; ``take`` gives what was gathered, the records of all
+messages of one stream and template as one batch. Theory and invariants:
 
-Theory and invariants
----------------------
-- Templates belong to a transport session and an observation domain: the key is (exporter address, its port,
-  domain) (section 8). A restarted exporter that comes from a new port starts with no templates; what it sent
-  before under the same numbers is never applied to it (nfdump #159, goflow2 #87).
+- Templates belong to a transport session and an observation domain: a *stream* is (exporter address,
+  transport and port, protocol, domain) (RFC 7011 section 8). A restarted exporter that comes from a new port
+  starts with no templates; what it sent before under the same numbers is never applied to it (nfdump #159,
+  goflow2 #87). :mod:`collectors.flows.cache` keeps templates over a restart of ours.
 - UDP may deliver data before its template. Such sets are held, bounded in number, octets and age, and decoded
-  when the template comes; the records then carry the export time they were sent with.
-- The sequence number counts data records, options included, templates not (section 3.1; nProbe #208). A gap
-  is a count of lost records; a late message gives its records back; a duplicate changes nothing; two messages
-  in a row that continue each other behind the expected number are a restart.
-- Anything that does not fit raises DecodeError and the whole datagram counts as undecoded; the state it would
-  have advanced is resynchronised by the next message. No input can make the state grow beyond its bounds.
+  when the template comes; the records then carry the time they were sent at.
+- What options tell (samplers, the exporter's start) holds for everything that is taken with them.
+- Anything that does not fit raises DecodeError and nothing of that message is taken but the templates before
+  the fault; the next message sets the sequence number anew (:mod:`collectors.flows.sequence`).
+- No input makes the state of an exporter grow beyond its bounds, and an exporter's bounds are its own: what
+  one of them sends takes nothing from another.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass, field
-from struct import Struct
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+from weakref import WeakValueDictionary
 
-from collectors.flows.batch import RecordBatch
+import numpy as np
+
+from collectors.flows import elements as ie
+from collectors.flows.batch import RecordBatch, per_record
+from collectors.flows.message import PROTOCOLS, read_message
 from collectors.flows.sampling import Samplers
-from collectors.flows.template import Body, Template, read_templates
+from collectors.flows.sequence import Sequence
+from collectors.flows.template import FIRST_ID, Cut, Template
 from twin.errors import DecodeError
 
-_HEADER = Struct(">HHIII")
-_SET = Struct(">HH")
-_TEMPLATES, _OPTIONS_TEMPLATES, _FIRST_DATA = 2, 3, 256
-_LATER = {5: "NetFlow 5", 9: "NetFlow 9"}
+MAX_STREAMS = 256  # per exporter; the least recently heard goes first. Line cards have domains of their own
+MAX_TEMPLATE_FIELDS = 32_768  # per exporter, over all its streams: some 20 MB if somebody means harm
+_IPFIX_OPTIONS = 3
+MAX_HELD_SETS, MAX_HELD_OCTETS, MAX_HELD_S = 128, 512 * 1024, 300  # per exporter
 
-MAX_STREAMS = 8192  # (exporter, port, domain): the least recently heard goes first
-MAX_TEMPLATES = 2048  # per stream
-MAX_HELD_SETS, MAX_HELD_OCTETS, MAX_HELD_S = 128, 512 * 1024, 300
-_JUMP = 1_000_000  # records; a larger gap is a restart with a random number, not a loss
+Exporter = tuple[str, int] | tuple[str, int, str]  # address, port, transport where it is not UDP
+StreamKey = tuple[Exporter, int, int]  # exporter, protocol version, domain
 
 
-@dataclass
-class _Stream:
+# Records found in a message: their template, when they were sent, the exporter's uptime then, and themselves.
+_Found = tuple[Template, int, int, Cut]
+
+
+@dataclass(slots=True, eq=False)
+class _Owner:
+    """One exporter: its streams, and what it uses of its bounds."""
+
+    streams: set[StreamKey] = field(default_factory=set)
+    template_fields: int = 0
+    held: deque[_Held] = field(default_factory=deque)
+    held_octets: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
     """What one exporter said in one domain over one transport session."""
 
+    address: str
+    domain: int
+    owner: _Owner
+    sequence: Sequence
     templates: dict[int, Template] = field(default_factory=dict)
-    held: deque[tuple[int, bytes, int]] = field(default_factory=deque)  # template id, body, export time
     samplers: Samplers = field(default_factory=Samplers)
-    expected: int | None = None  # sequence number that comes next; None: take the next as it is
-    last_end: int | None = None  # where the newest message ended
-    missing: int = 0  # records lost and not yet turned up
+    boot_ms: int = -1  # when the exporter started, where its options tell (systemInitTimeMilliseconds)
+    gathered: dict[int, list[_Found]] = field(default_factory=dict)  # by identity of the template
+    used: int = 0  # the count of messages when it was last heard
+
+
+class _Held(NamedTuple):
+    """A data set that waits for its template."""
+
+    stream: Stream
+    template_id: int
+    body: bytes
+    sent_s: int
+    uptime_ms: int
 
 
 @dataclass
-class IpfixCounters:
+class FlowCounters:
     """What happened so far, for health metrics."""
 
     messages: int = 0
@@ -62,165 +93,208 @@ class IpfixCounters:
     templates_changed: int = 0
 
 
-class IpfixSession:
+class FlowSession:
     """All exporters of one listener."""
 
     def __init__(self) -> None:
-        self.counters = IpfixCounters()
+        self.counters = FlowCounters()
         self.lost_records: Counter[str] = Counter()  # per exporter address; late messages give back
-        self._streams: OrderedDict[tuple[str, int, int], _Stream] = OrderedDict()
+        self.changed = False  # templates or samplers, since whoever keeps them last looked
+        self._streams: dict[StreamKey, Stream] = {}
+        self._owners: dict[str, _Owner] = {}  # by address: as many as the caller lets in
+        self._dirty: dict[Stream, None] = {}  # streams that gathered something, in order
+        self._known: WeakValueDictionary[tuple[object, ...], Template] = WeakValueDictionary()
 
-    def decode(self, datagram: bytes, exporter: tuple[str, int]) -> list[RecordBatch]:
-        """One datagram → its batches, options among them; DecodeError when it is malformed."""
-        length, export_time_s, sequence, domain = _read_header(datagram)
-        sets = _split(memoryview(datagram)[_HEADER.size : length])
-        stream = self._stream((*exporter[:2], domain))
-        reading = _Reading(self.counters, stream, exporter[0], domain, export_time_s)
+    def decode(self, datagram: bytes, exporter: Exporter) -> list[RecordBatch]:
+        """One message → its batches, options among them; DecodeError when it is malformed."""
+        self.feed(datagram, exporter)
+        return self.take()
+
+    def feed(self, datagram: bytes, exporter: Exporter) -> None:
+        """Take one message in; DecodeError when it is malformed."""
+        version, sent_s, uptime_ms, number, domain, sets, ratio = read_message(datagram)
+        stream = self._streams.get((exporter, version, domain))
+        if stream is None:
+            stream = self._open(exporter, version, domain)
+        stream.used = self.counters.messages
+        found: list[_Found] = []
+        counted, all_counted = 0, True
         try:
-            for set_id, body in sets:
-                reading.take(set_id, body)
+            for set_id, start, end in sets:
+                template = stream.templates.get(set_id)
+                if template is not None:
+                    cut = template.cut(datagram, start, end)
+                    counted += cut[0]
+                    found.append((template, sent_s, uptime_ms, cut))
+                elif set_id < FIRST_ID:
+                    found += self._learn(stream, version, sent_s, set_id, memoryview(datagram)[start:end])
+                else:
+                    all_counted = False
+                    self._hold(stream.owner, _Held(stream, set_id, datagram[start:end], sent_s, uptime_ms))
         except DecodeError:
-            stream.expected = stream.last_end = None
+            stream.sequence.unsure()
             raise
-        self._track(stream, exporter[0], sequence, reading)
+        if ratio:
+            self.changed |= stream.samplers.keep(None, ratio)
+        for each in found:
+            self._gather(stream, each)
+        lost = stream.sequence.take(number, counted)
+        if lost:
+            self.lost_records[stream.address] += lost
+        if not all_counted and not stream.sequence.counts_messages:
+            stream.sequence.unsure()
         self.counters.messages += 1
-        self.counters.records += sum(len(batch) for batch in reading.batches)
-        return reading.batches
 
-    def _stream(self, key: tuple[str, int, int]) -> _Stream:
-        stream = self._streams.setdefault(key, _Stream())
-        self._streams.move_to_end(key)
-        if len(self._streams) > MAX_STREAMS:
-            self._streams.popitem(last=False)
+    def take(self) -> list[RecordBatch]:
+        """What was gathered since the last time."""
+        batches: list[RecordBatch] = []
+        for stream in self._dirty:
+            gathered, stream.gathered = stream.gathered, {}
+            made = [_batch(stream, found) for found in gathered.values()]
+            for options in made:
+                if options.is_options:
+                    self._learn_options(stream, options)
+            batches += [batch if batch.is_options else _explained(stream, batch) for batch in made]
+        self._dirty = {}
+        return batches
+
+    def forget(self, exporter: Exporter) -> None:
+        """A transport session that is over, as TCP's can be: what it said holds no more."""
+        for key in [key for key in self._streams if key[0] == exporter]:
+            self._drop(key)
+
+    def streams(self) -> Iterable[tuple[StreamKey, Stream]]:
+        """Every stream with its key."""
+        return self._streams.items()
+
+    def restore(self, key: StreamKey, templates: Iterable[Template]) -> Stream:
+        """A stream of an earlier life, with its templates; DecodeError when they exceed the bounds."""
+        stream = self._open(*key)
+        for template in templates:
+            self._keep(stream, template)
         return stream
 
-    def _track(self, stream: _Stream, address: str, sequence: int, reading: _Reading) -> None:
-        """Compare the sequence number with what it should be."""
-        end = (sequence + reading.counted) % 2**32
-        gap = 0 if stream.expected is None else (sequence - stream.expected + 2**31) % 2**32 - 2**31
-        behind = -_JUMP <= gap < 0
-        late = behind and not (stream.missing == 0 and sequence == stream.last_end)
-        if late:
-            found = min(reading.counted, stream.missing)
-            stream.missing -= found
-            self.lost_records[address] -= found
-        elif 0 < gap <= _JUMP:
-            stream.missing += gap
-            self.lost_records[address] += gap
-        stream.last_end = end
-        if reading.incomplete:
-            stream.expected = stream.last_end = None
-        elif not late:
-            stream.expected = end
+    # ------------------------------------------------------------------------------------ streams
 
+    def _open(self, exporter: Exporter, version: int, domain: int) -> Stream:
+        owner = self._owners.setdefault(exporter[0], _Owner())
+        if len(owner.streams) >= MAX_STREAMS:
+            self._drop(min(owner.streams, key=lambda key: self._streams[key].used))
+        protocol, key = PROTOCOLS[version], (exporter, version, domain)
+        stream = Stream(exporter[0], domain, owner, Sequence(protocol.counts_messages))
+        stream.templates.update({template.id: template for template in protocol.templates})
+        self._streams[key] = stream
+        owner.streams.add(key)
+        return stream
 
-class _Reading:
-    """One message being read into a stream."""
+    def _drop(self, key: StreamKey) -> None:
+        gone = self._streams.pop(key)
+        gone.owner.streams.discard(key)
+        gone.owner.template_fields -= sum(len(template.fields) for template in gone.templates.values())
+        self.changed = True
 
-    def __init__(
-        self, counters: IpfixCounters, stream: _Stream, address: str, domain: int, export_time_s: int
-    ) -> None:
-        self.batches: list[RecordBatch] = []
-        self.counted = 0  # data records of this message, by which its sequence number advances
-        self.incomplete = False  # a set is held: its records cannot be counted
-        self._counters = counters
-        self._stream = stream
-        self._address = address
-        self._domain = domain
-        self._export_time_s = export_time_s
+    # ---------------------------------------------------------------------------------- templates
 
-    def take(self, set_id: int, body: Body) -> None:
-        """Read one set."""
-        if set_id in (_TEMPLATES, _OPTIONS_TEMPLATES):
-            for template in read_templates(set_id, body, options=set_id == _OPTIONS_TEMPLATES):
-                self._learn(template, set_id)
-        elif set_id < _FIRST_DATA:
+    def _learn(
+        self, stream: Stream, version: int, sent_s: int, set_id: int, body: memoryview
+    ) -> list[_Found]:
+        """Read a set of templates; give the records that waited for them."""
+        read = PROTOCOLS[version].template_sets.get(set_id)
+        if read is None:
             raise DecodeError(f"set id {set_id} is reserved (RFC 7011 section 3.3.2)")
-        elif set_id in self._stream.templates:
-            self.counted += self._decode(self._stream.templates[set_id], body, self._export_time_s)
-        else:
-            self.incomplete = True
-            self._hold(set_id, body)
+        found: list[_Found] = []
+        for template in read(body):
+            if not template.fields:
+                self._withdraw(stream, template.id, options=set_id == _IPFIX_OPTIONS)
+            elif stream.templates.get(template.id) != template:
+                self._keep(stream, template)
+                found += self._release(stream, template.id, sent_s)
+        return found
 
-    def _learn(self, template: Template, set_id: int) -> None:
-        templates = self._stream.templates
-        if not template.fields:
-            self._withdraw(template.id, set_id)
-            return
-        known = templates.get(template.id)
-        if known is None and len(templates) >= MAX_TEMPLATES:
-            raise DecodeError(f"more than {MAX_TEMPLATES} templates from one exporter: not kept")
-        self._counters.templates_changed += known is not None and known != template
-        templates[template.id] = template
-        self._release(template)
+    def _keep(self, stream: Stream, template: Template) -> None:
+        before = stream.templates.get(template.id)
+        more = len(template.fields) - (len(before.fields) if before else 0)
+        if stream.owner.template_fields + more > MAX_TEMPLATE_FIELDS:
+            raise DecodeError(f"templates of more than {MAX_TEMPLATE_FIELDS} fields: not kept")
+        stream.owner.template_fields += more
+        self.counters.templates_changed += before is not None
+        self.changed = True
+        key = (template.id, template.fields, template.scope_count)
+        stream.templates[template.id] = self._known.setdefault(key, template)
 
-    def _withdraw(self, id: int, set_id: int) -> None:
+    def _withdraw(self, stream: Stream, id: int, *, options: bool) -> None:
         """One template, or with the set's own id all of its kind (section 8.1)."""
-        templates, options = self._stream.templates, set_id == _OPTIONS_TEMPLATES
-        gone = [known for known, t in templates.items() if bool(t.scope_count) == options]
-        for known in gone if id == set_id else [id]:
-            templates.pop(known, None)
+        alike = [known for known, t in stream.templates.items() if bool(t.scope_count) == options]
+        for known in alike if id < FIRST_ID else [id]:
+            gone = stream.templates.pop(known, None)
+            stream.owner.template_fields -= len(gone.fields) if gone else 0
+            self.changed = True
 
-    def _hold(self, set_id: int, body: Body) -> None:
-        held = self._stream.held
-        held.append((set_id, bytes(body), self._export_time_s))
-        self._counters.sets_held += 1
-        octets = sum(len(kept) for _, kept, _ in held)
-        while len(held) > MAX_HELD_SETS or octets > MAX_HELD_OCTETS:
-            octets -= len(held.popleft()[1])
-            self._counters.sets_dropped += 1
+    def _hold(self, owner: _Owner, held: _Held) -> None:
+        owner.held.append(held)
+        owner.held_octets += len(held.body)
+        self.counters.sets_held += 1
+        while len(owner.held) > MAX_HELD_SETS or owner.held_octets > MAX_HELD_OCTETS:
+            owner.held_octets -= len(owner.held.popleft().body)
+            self.counters.sets_dropped += 1
 
-    def _release(self, template: Template) -> None:
-        """Decode what waited for this template; what is too old or does not fit it is dropped."""
-        held, self._stream.held = self._stream.held, deque()
-        for set_id, body, export_time_s in held:
-            if set_id != template.id:
-                self._stream.held.append((set_id, body, export_time_s))
-            elif abs(self._export_time_s - export_time_s) > MAX_HELD_S:
-                self._counters.sets_dropped += 1
-            else:
-                try:
-                    self._decode(template, memoryview(body), export_time_s)
-                except DecodeError:
-                    self._counters.sets_dropped += 1
+    def _release(self, stream: Stream, id: int, now_s: int) -> list[_Found]:
+        """What waited for this template; what is too old or does not fit it is dropped."""
+        owner = stream.owner
+        waited = [held for held in owner.held if held.stream is stream and held.template_id == id]
+        if not waited:
+            return []
+        owner.held = deque(h for h in owner.held if h.stream is not stream or h.template_id != id)
+        owner.held_octets = sum(len(held.body) for held in owner.held)
+        found: list[_Found] = []
+        for held in waited:
+            try:
+                if abs(now_s - held.sent_s) > MAX_HELD_S:
+                    raise DecodeError("too old")
+                cut = stream.templates[id].cut(held.body, 0, len(held.body))
+            except DecodeError:
+                self.counters.sets_dropped += 1
+                continue
+            found.append((stream.templates[id], held.sent_s, held.uptime_ms, cut))
+        return found
 
-    def _decode(self, template: Template, body: Body, export_time_s: int) -> int:
-        records, variable = template.read(body)
-        batch = RecordBatch(self._address, self._domain, export_time_s, template, records, variable)
-        if batch.is_options:
-            self._stream.samplers.learn(batch)
-        else:
-            ratio = self._stream.samplers.ratio(batch)
-            batch = RecordBatch(
-                self._address, self._domain, export_time_s, template, records, variable, ratio
-            )
-        self.batches.append(batch)
-        return len(batch)
+    # ------------------------------------------------------------------------------------ records
 
+    def _gather(self, stream: Stream, found: _Found) -> None:
+        gathered = stream.gathered.get(id(found[0]))
+        if gathered is None:
+            gathered = stream.gathered[id(found[0])] = []
+            self._dirty[stream] = None
+        gathered.append(found)
+        self.counters.records += found[3][0]
 
-def _read_header(datagram: bytes) -> tuple[int, int, int, int]:
-    """(length, export time, sequence number, observation domain)."""
-    if len(datagram) < _HEADER.size:
-        raise DecodeError(f"{len(datagram)} octets are no IPFIX message: its header alone has {_HEADER.size}")
-    version, length, export_time_s, sequence, domain = _HEADER.unpack_from(datagram)
-    if version in _LATER:
-        raise DecodeError(f"{_LATER[version]} is not read yet: set the exporter to IPFIX (version 10)")
-    if version != 10:
-        raise DecodeError(f"version {version} is no IPFIX (10)")
-    if length != len(datagram):
-        raise DecodeError(f"the message says {length} octets, the datagram has {len(datagram)}")
-    return length, export_time_s, sequence, domain
+    def _learn_options(self, stream: Stream, options: RecordBatch) -> None:
+        self.changed |= stream.samplers.learn(options)
+        boot_ms = options.integers(ie.BOOT_MS)
+        if boot_ms is not None and len(boot_ms) and boot_ms[-1] != stream.boot_ms:
+            stream.boot_ms = int(boot_ms[-1])
+            self.changed = True
 
 
-def _split(body: Body) -> list[tuple[int, Body]]:
-    """The sets of a message; checked before any of them is read."""
-    sets, at = [], 0
-    while at < len(body):
-        if len(body) - at < _SET.size:
-            raise DecodeError("the message ends inside a set header")
-        set_id, length = _SET.unpack_from(body, at)
-        if length < _SET.size or at + length > len(body):
-            raise DecodeError(f"set {set_id} says {length} octets, {len(body) - at} are left")
-        sets.append((set_id, body[at + _SET.size : at + length]))
-        at += length
-    return sets
+def _batch(stream: Stream, found: list[_Found]) -> RecordBatch:
+    """What was found of one template as one batch."""
+    template = found[0][0]
+    counts = [cut[0] for _, _, _, cut in found]
+    return RecordBatch(
+        address=stream.address,
+        domain=stream.domain,
+        export_time_s=per_record([sent_s for _, sent_s, _, _ in found], counts, np.int64),
+        template=template,
+        fixed=b"".join([cut[1] for _, _, _, cut in found]),
+        count=sum(counts),
+        variable={name: [v for _, _, _, cut in found for v in cut[2][name]] for name in template.variable},
+        uptime_ms=per_record([uptime_ms for _, _, uptime_ms, _ in found], counts, np.int64),
+    )
+
+
+def _explained(stream: Stream, batch: RecordBatch) -> RecordBatch:
+    """The batch with what the stream's options tell of it."""
+    uptime_ms = batch.uptime_ms
+    if stream.boot_ms >= 0 and isinstance(uptime_ms, int) and uptime_ms == -1:
+        uptime_ms = batch.export_time_s * 1000 - stream.boot_ms
+    return replace(batch, ratio=stream.samplers.ratio(batch), uptime_ms=uptime_ms)

@@ -34,23 +34,30 @@ class Element:
 
 OCTETS = 1
 PACKETS = 2
-TOS = 5
+PROTOCOL, TOS, TCP_FLAGS = 4, 5, 6
+SOURCE_PORT, DESTINATION_PORT = 7, 11
 SOURCE_IPV4, SOURCE_PREFIX_V4 = 8, 9
 INGRESS = 10
 DESTINATION_IPV4, DESTINATION_PREFIX_V4 = 12, 13
 EGRESS = 14
+NEXT_HOP_IPV4 = 15
+SOURCE_AS, DESTINATION_AS = 16, 17
 END_UPTIME, START_UPTIME = 21, 22
 SOURCE_IPV6, DESTINATION_IPV6 = 27, 28
 SOURCE_PREFIX_V6, DESTINATION_PREFIX_V6 = 29, 30
-SAMPLING_INTERVAL, SAMPLER_ID, SAMPLER_INTERVAL = 34, 48, 50
+SAMPLING_INTERVAL, SAMPLING_ALGORITHM = 34, 35
+SAMPLER_ID, SAMPLER_MODE, SAMPLER_INTERVAL = 48, 49, 50
 DIRECTION = 61
 OCTETS_TOTAL, PACKETS_TOTAL = 85, 86
 START_S, END_S, START_MS, END_MS, START_US, END_US, START_NS, END_NS = range(150, 158)
+START_DELTA_US, END_DELTA_US = 158, 159  # before the message's export time
 BOOT_MS = 160
 DSCP = 195
-PHYSICAL_INGRESS = 252
-SELECTOR_ID = 302
+PADDING = 210
+PHYSICAL_INGRESS, PHYSICAL_EGRESS = 252, 253
+SELECTOR_ID, SELECTOR_ALGORITHM = 302, 304
 SAMPLING_PACKETS, SAMPLING_SPACE = 305, 306
+SAMPLING_TIME, SAMPLING_TIME_SPACE = 307, 308
 SAMPLING_SIZE, SAMPLING_POPULATION, SAMPLING_PROBABILITY = 309, 310, 311
 DELAY_MEAN_US, DELAY_MIN_US, DELAY_MAX_US, DELAY_SUM_US = 530, 531, 532, 533
 
@@ -58,28 +65,28 @@ _UNSIGNED = {
     OCTETS: "octetDeltaCount",
     PACKETS: "packetDeltaCount",
     3: "deltaFlowCount",
-    4: "protocolIdentifier",
+    PROTOCOL: "protocolIdentifier",
     TOS: "ipClassOfService",
-    6: "tcpControlBits",
-    7: "sourceTransportPort",
+    TCP_FLAGS: "tcpControlBits",
+    SOURCE_PORT: "sourceTransportPort",
     SOURCE_PREFIX_V4: "sourceIPv4PrefixLength",
     INGRESS: "ingressInterface",
-    11: "destinationTransportPort",
+    DESTINATION_PORT: "destinationTransportPort",
     DESTINATION_PREFIX_V4: "destinationIPv4PrefixLength",
     EGRESS: "egressInterface",
-    16: "bgpSourceAsNumber",
-    17: "bgpDestinationAsNumber",
+    SOURCE_AS: "bgpSourceAsNumber",
+    DESTINATION_AS: "bgpDestinationAsNumber",
     END_UPTIME: "flowEndSysUpTime",
     START_UPTIME: "flowStartSysUpTime",
     SOURCE_PREFIX_V6: "sourceIPv6PrefixLength",
     DESTINATION_PREFIX_V6: "destinationIPv6PrefixLength",
     SAMPLING_INTERVAL: "samplingInterval",
-    35: "samplingAlgorithm",
+    SAMPLING_ALGORITHM: "samplingAlgorithm",
     40: "exportedOctetTotalCount",
     41: "exportedMessageTotalCount",
     42: "exportedFlowRecordTotalCount",
     SAMPLER_ID: "samplerId",
-    49: "samplerMode",
+    SAMPLER_MODE: "samplerMode",
     SAMPLER_INTERVAL: "samplerRandomInterval",
     DIRECTION: "flowDirection",
     OCTETS_TOTAL: "octetTotalCount",
@@ -92,16 +99,20 @@ _UNSIGNED = {
     144: "exportingProcessId",
     145: "templateId",
     149: "observationDomainId",
+    START_DELTA_US: "flowStartDeltaMicroseconds",
+    END_DELTA_US: "flowEndDeltaMicroseconds",
     DSCP: "ipDiffServCodePoint",
     234: "ingressVRFID",
     235: "egressVRFID",
     PHYSICAL_INGRESS: "ingressPhysicalInterface",
-    253: "egressPhysicalInterface",
+    PHYSICAL_EGRESS: "egressPhysicalInterface",
     SELECTOR_ID: "selectorId",
     303: "informationElementId",
-    304: "selectorAlgorithm",
+    SELECTOR_ALGORITHM: "selectorAlgorithm",
     SAMPLING_PACKETS: "samplingPacketInterval",
     SAMPLING_SPACE: "samplingPacketSpace",
+    SAMPLING_TIME: "samplingTimeInterval",
+    SAMPLING_TIME_SPACE: "samplingTimeSpace",
     SAMPLING_SIZE: "samplingSize",
     SAMPLING_POPULATION: "samplingPopulation",
     DELAY_MEAN_US: "pathDelayMeanDeltaMicroseconds",
@@ -112,7 +123,7 @@ _UNSIGNED = {
 _OTHERS = (
     Element(SOURCE_IPV4, "sourceIPv4Address", Kind.IPV4),
     Element(DESTINATION_IPV4, "destinationIPv4Address", Kind.IPV4),
-    Element(15, "ipNextHopIPv4Address", Kind.IPV4),
+    Element(NEXT_HOP_IPV4, "ipNextHopIPv4Address", Kind.IPV4),
     Element(18, "bgpNextHopIPv4Address", Kind.IPV4),
     Element(SOURCE_IPV6, "sourceIPv6Address", Kind.OCTETS),
     Element(DESTINATION_IPV6, "destinationIPv6Address", Kind.OCTETS),
@@ -131,7 +142,7 @@ _OTHERS = (
     Element(START_NS, "flowStartNanoseconds", Kind.NTP),
     Element(END_NS, "flowEndNanoseconds", Kind.NTP),
     Element(BOOT_MS, "systemInitTimeMilliseconds", Kind.MILLISECONDS),
-    Element(210, "paddingOctets", Kind.OCTETS),
+    Element(PADDING, "paddingOctets", Kind.OCTETS),
     Element(SAMPLING_PROBABILITY, "samplingProbability", Kind.FLOAT),
     Element(335, "selectorName", Kind.OCTETS),
 )

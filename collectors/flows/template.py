@@ -5,10 +5,11 @@ RFC 7011 section 3.2, one field specifier (the enterprise number only where E is
     |E|  Information Element ident. |        Field Length           |
     |                      Enterprise Number                        |
 
-A template whose fields all have a fixed length becomes one structured dtype: a data set is then read without
-a loop. Where a field is of variable length (65535) the records are walked one by one, and the fixed fields
-still end up in one structured array. Unsigned integers may be sent in fewer octets than their type has
-(section 6.2, reduced-size encoding); odd sizes have no dtype and are widened when the column is asked for.
+A template whose fields all have a fixed length becomes one structured dtype: the data sets of many datagrams
+are joined and read without a loop. Where a field is of variable length (65535) the records are walked one by
+one, and the fixed fields still end up in one structured array. Unsigned integers may be sent in fewer octets
+than their type has (section 6.2, reduced-size encoding); odd sizes have no dtype and are widened when the
+column is asked for. The dtype is made when the first data come: a template nobody uses costs little.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collectors.flows.elements import Kind, kind_of
 from twin.errors import DecodeError
 
 VARIABLE = 65535
+FIRST_ID = 256  # lower set ids are for templates
+MAX_FIELDS = 1000  # a message could claim 16,000; no exporter's template has a tenth of this
 _TWO, _FOUR = Struct(">HH"), Struct(">I")
-_MAX_FIELDS = 1000  # a message could claim 16,000; no exporter's template has a tenth of this
 _WHOLE = (Kind.UNSIGNED, Kind.SECONDS, Kind.MILLISECONDS, Kind.NTP)
 _DTYPES = {
     **{(kind, octets): f">u{octets}" for kind in _WHOLE for octets in (1, 2, 4, 8)},
@@ -38,8 +40,7 @@ _DTYPES = {
 Body = memoryview
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """One field specifier."""
 
     enterprise: int
@@ -52,6 +53,13 @@ class Field:
         return f"{self.enterprise}/{self.id}" if self.enterprise else str(self.id)
 
 
+Variable = dict[str, list[bytes]]
+# The records of one data set: their number, their fixed fields back to back without padding, and those of
+# variable length. A plain tuple, because one is made for every datagram.
+Cut = tuple[int, bytes, Variable]
+_NO_VARIABLE: Variable = {}
+
+
 @dataclass(frozen=True)
 class Template:
     """A template or options template; the first ``scope_count`` fields of the latter are its scope."""
@@ -59,6 +67,14 @@ class Template:
     id: int
     fields: tuple[Field, ...]
     scope_count: int = 0
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """A template is a key wherever records are gathered: its hash is made once."""
+        return hash((self.id, self.fields, self.scope_count))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -82,6 +98,11 @@ class Template:
         )
 
     @cached_property
+    def columns(self) -> frozenset[str]:
+        """The names of the fixed-length fields."""
+        return frozenset(self.dtype.names or ())
+
+    @cached_property
     def variable(self) -> tuple[str, ...]:
         """The names of the variable-length fields."""
         return tuple(n for n, f in zip(self.names, self.fields, strict=True) if f.length == VARIABLE)
@@ -91,18 +112,19 @@ class Template:
         """Octets of the shortest possible record; what is left over and shorter is padding."""
         return sum(1 if field.length == VARIABLE else field.length for field in self.fields)
 
-    def read(self, body: Body) -> tuple[NDArray[np.void], dict[str, list[bytes]]]:
-        """A data set's body → (fixed fields, variable fields); DecodeError when it does not fit."""
-        if len(body) < self.shortest:
-            raise DecodeError(f"data set {self.id}: {len(body)} octets, one record has {self.shortest}")
-        if not self.variable:
-            count = len(body) // self.dtype.itemsize
-            return np.frombuffer(body, self.dtype, count), {}
-        return self._walk(body)
+    def cut(self, datagram: bytes, start: int, end: int) -> Cut:
+        """The records of a data set's body; DecodeError when it does not fit."""
+        shortest = self.shortest
+        count = (end - start) // shortest
+        if count == 0:
+            raise DecodeError(f"data set {self.id}: {end - start} octets, one record has {shortest}")
+        if self.variable:
+            return self._walk(memoryview(datagram)[start:end])
+        return count, datagram[start : start + count * shortest], _NO_VARIABLE
 
-    def _walk(self, body: Body) -> tuple[NDArray[np.void], dict[str, list[bytes]]]:
+    def _walk(self, body: Body) -> Cut:
         fixed = bytearray()
-        variable: dict[str, list[bytes]] = {name: [] for name in self.variable}
+        variable: Variable = {name: [] for name in self.variable}
         at, count = 0, 0
         while len(body) - at >= self.shortest:
             for name, field in zip(self.names, self.fields, strict=True):
@@ -115,9 +137,7 @@ class Template:
             if at > len(body):
                 raise DecodeError(f"data set {self.id}: a record runs past the end of the set")
             count += 1
-        if not fixed:
-            return np.zeros(count, self.dtype), variable
-        return np.frombuffer(bytes(fixed), self.dtype, count), variable
+        return count, bytes(fixed), variable
 
 
 def _span(body: Body, at: int) -> tuple[int, int]:
@@ -141,22 +161,31 @@ def read_templates(set_id: int, body: Body, *, options: bool) -> Iterator[Templa
         if template_id == 0 and not any(body[at:]):
             return  # padding
         at += _TWO.size
-        if count == 0 and (template_id >= 256 or template_id == set_id):
+        if count == 0 and (template_id >= FIRST_ID or template_id == set_id):
             yield Template(template_id, ())
             continue
-        if template_id < 256 or not 0 < count <= _MAX_FIELDS:
-            raise DecodeError(f"template {template_id} with {count} fields: ids start at 256")
         scope_count = 0
         if options:
             scope_count = int.from_bytes(body[at : at + 2], "big")
             at += 2
             if not 1 <= scope_count <= count:
                 raise DecodeError(f"options template {template_id}: {scope_count} scope fields of {count}")
+        _check_count(template_id, count)
         fields, at = _read_fields(body, at, count)
-        template = Template(template_id, fields, scope_count)
-        if template.shortest == 0:
-            raise DecodeError(f"template {template_id}: its records have no octets")
-        yield template
+        yield checked(Template(template_id, fields, scope_count))
+
+
+def _check_count(template_id: int, count: int) -> None:
+    if template_id < FIRST_ID or not 0 < count <= MAX_FIELDS:
+        raise DecodeError(f"template {template_id} with {count} fields: ids start at 256")
+
+
+def checked(template: Template) -> Template:
+    """The template itself; DecodeError when no record can be read with it."""
+    _check_count(template.id, len(template.fields))
+    if template.shortest == 0:
+        raise DecodeError(f"template {template.id}: its records have no octets")
+    return template
 
 
 def _read_fields(body: Body, at: int, count: int) -> tuple[tuple[Field, ...], int]:

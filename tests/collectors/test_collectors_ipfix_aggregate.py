@@ -13,8 +13,8 @@ from ipfix_bytes import Fields, any_set, ipv4, message, options_template, templa
 
 from collectors.flows import aggregate as module
 from collectors.flows.aggregate import FlowAggregator
-from collectors.flows.columns import group, spread
-from collectors.flows.decoder import IpfixSession
+from collectors.flows.columns import Groups, spread
+from collectors.flows.decoder import FlowSession
 from ndtwin.lab import ipfix_encoder as lab
 from twin.records import DelayReport, FlowCell, FlowReport, Record
 
@@ -59,7 +59,7 @@ class Bench:
     """An aggregator with the session that feeds it."""
 
     def __init__(self, *before: bytes) -> None:
-        self.session = IpfixSession()
+        self.session = FlowSession()
         self.flows = FlowAggregator("net", {FROM[0]: "WA"}, bin_ns=BIN)
         self.feed(message(template(256, FLOW), *before), at_s=0)
 
@@ -75,6 +75,9 @@ class Bench:
 
     def flow_reports(self, at_s: float) -> list[FlowReport]:
         return [report for report in self.close(at_s) if isinstance(report, FlowReport)]
+
+
+_WIDE = st.one_of(st.integers(0, 3), st.sampled_from([-(2**63), -1, 1 << 20, 3 << 20, 2**40, 2**63 - 1]))
 
 
 def _totals(reports: Iterable[FlowReport]) -> dict[int, tuple[float, float]]:
@@ -137,14 +140,20 @@ def test_spreading_keeps_the_total(flows: list[tuple[int, int]]) -> None:
     assert (shares.share > 0).all()
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**40)), min_size=1, max_size=30))
+@given(st.lists(st.tuples(st.integers(0, 3), _WIDE), min_size=1, max_size=30))
 def test_grouping_is_by_all_columns(rows: list[tuple[int, int]]) -> None:
     """Rows are in one group exactly when they are equal."""
     columns = [np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)]
-    distinct, groups = group(*columns)
-    of_group = list(zip(*(column.tolist() for column in distinct), strict=True))
-    assert [of_group[g] for g in groups] == rows
-    assert len(set(of_group)) == len(of_group)
+    groups = Groups(columns)
+    of_group = list(zip(*(column.tolist() for column in groups.keys()), strict=True))
+    assert of_group == sorted(set(rows))
+    values = np.arange(len(rows), dtype=np.float64)
+    expected: dict[tuple[int, int], list[float]] = {}
+    for row, value in zip(rows, values.tolist(), strict=True):
+        expected.setdefault(row, []).append(value)
+    assert groups.sums(values).tolist() == [sum(expected[row]) for row in of_group]
+    assert groups.highest(values).tolist() == [max(expected[row]) for row in of_group]
+    assert groups.lowest(values).tolist() == [min(expected[row]) for row in of_group]
 
 
 def test_only_what_enters_is_traffic() -> None:

@@ -1,0 +1,82 @@
+"""Sequence numbers: what was lost on the way, by the rule of each protocol.
+
+    protocol    the number counts          so a message advances it by
+    IPFIX       data records, options too  the records in it; templates do not count (RFC 7011 section 3.1)
+    NetFlow 9   messages of the source id  1 (RFC 3954 section 5.1)
+    NetFlow 5   flow records               the records in it
+
+- A gap is a loss; a late message gives back what it carries; a duplicate changes nothing; two messages in a
+  row that continue each other behind the expected number are a restart.
+- softflowd writes the number *after* the message's own records: a message that continues the number before
+  by its own count is in order too.
+- After a message whose records could not be counted the next one sets the number anew.
+- Losses are told in records. NetFlow 9 counts messages: each lost one stands for as many records as this
+  stream's messages had on average, and is given back at what it was counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MODULUS, _HALF = 2**32, 2**31
+_JUMP = 1_000_000  # a larger gap is a restart with a random number, not a loss
+
+
+@dataclass(slots=True)
+class Sequence:
+    """The sequence numbers of one stream."""
+
+    counts_messages: bool = False  # NetFlow 9
+    expected: int = -1  # the number that comes next; −1: take the next as it is
+    before: int = -1  # the number of the newest message
+    last_end: int = -1  # where the newest message ended
+    missing: int = 0  # units lost and not yet turned up
+    missing_records: int = 0  # the same in records
+    messages: int = 0
+    records: int = 0
+
+    def take(self, number: int, records: int) -> int:
+        """Note a message in order or not; records newly lost, negative where some turned up."""
+        advance = 1 if self.counts_messages else records
+        self.messages += 1
+        self.records += records
+        in_order = number == self.expected or self.expected < 0
+        if not in_order and not self._counted_after(number, advance):
+            return self._out_of_order(number, advance)
+        self._go_on(number, advance)
+        return 0
+
+    def unsure(self) -> None:
+        """A message could not be counted."""
+        self.expected = self.before = self.last_end = -1
+
+    def _counted_after(self, number: int, advance: int) -> bool:
+        return self.before >= 0 and number == (self.before + advance) % _MODULUS and advance > 0
+
+    def _out_of_order(self, number: int, advance: int) -> int:
+        gap = (number - self.expected + _HALF) % _MODULUS - _HALF
+        continues_a_restart = self.missing == 0 and number == self.last_end
+        if -_JUMP <= gap < 0 and not continues_a_restart:
+            self.last_end = (number + advance) % _MODULUS
+            return -self._found(advance)
+        self._go_on(number, advance)
+        return self._lost(gap) if 0 < gap <= _JUMP else 0
+
+    def _go_on(self, number: int, advance: int) -> None:
+        self.before = number
+        self.expected = self.last_end = (number + advance) % _MODULUS
+
+    def _lost(self, units: int) -> int:
+        in_records = units
+        if self.counts_messages:
+            in_records = max(round(units * self.records / self.messages), units)
+        self.missing += units
+        self.missing_records += in_records
+        return in_records
+
+    def _found(self, units: int) -> int:
+        found = min(units, self.missing)
+        records = self.missing_records * found // self.missing if self.missing else 0
+        self.missing -= found
+        self.missing_records -= records
+        return records
