@@ -4,8 +4,8 @@ A packet belongs to the bin in which it was *sent*. One probe is one class to on
 flow or several: routers spread flows over equal paths by their ports, so several flows see several of them,
 and the mean over flows stands for the mean over paths.
 
-Both directions are told one by one where the clocks of every packet's both ends could be believed; else the
-round trip is told, as a round trip, with ``clock_synchronised`` false.
+Both directions are told one by one where both ends' clocks could be believed for every packet; else the round
+trip is told, as a round trip, with ``clock_synchronised`` false.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collectors.stamp.figures import Heard, path_delay
 from collectors.stamp.losses import LossLedger, Split
 from collectors.stamp.sender import Echo
 from twin.records import PathDelay
+
+MOST_ERROR = 1 / 3  # of the round trip, by both clocks together
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,18 @@ class ProbeBins:
 
 
 def _believed(echoes: Iterable[Echo]) -> bool:
-    """Whether all clocks were synchronised, and no mean came out below zero."""
+    """Whether one-way delays are worth telling.
+
+    All clocks were synchronised, no mean came out below zero, and what the clocks may be off by is a third of
+    the round trip at most: else the round trip says more.
+    """
     every = list(echoes)
+    round_trip_s = sum(echo.round_trip_s for echo in every) / len(every)
     return (
         all(echo.synchronised for echo in every)
         and sum(echo.forward_s for echo in every) >= 0
         and sum(echo.backward_s for echo in every) >= 0
+        and max(echo.error_s for echo in every) <= MOST_ERROR * round_trip_s
     )
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 from collectors.stamp.timestamps import NS_PER_S, ErrorEstimate, TimestampFormat
 
 ClockState = Literal["kernel", "synchronised", "unsynchronised"]
-STAMPING_ERROR_S = 10e-6  # between a program's reading of the clock and the packet on its way
+STAMPING_ERROR_S = 5e-6  # between a program's reading of the clock and the packet on its way
 UNKNOWN_ERROR_S = 1.0
 STEP_NS = 5_000_000  # slewing moves a clock by 0.5 ms a second at most
 _ASK_AGAIN_NS = NS_PER_S
