@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from collectors.flows.settings import FlowTable, check_flow_table
 from collectors.stamp.tables import (
     ProbeTable,
     StampAccess,
@@ -112,20 +113,8 @@ class Device(_Table, frozen=True):
     address: str
     snmp: SnmpAccess | None = None
     netconf: NetconfAccess | None = None
-    ipfix: bool = False  # it exports IPFIX from ``address``
+    ipfix: bool = False  # it exports IPFIX or NetFlow from ``address``
     stamp: StampAccess | None = None  # it reflects STAMP probes
-
-
-class IpfixListener(_Table, frozen=True):
-    """Where exporters send to."""
-
-    listen: str = "127.0.0.1:4739"  # 4739: IANA, RFC 7011 section 10.3.4
-
-    @property
-    def endpoint(self) -> tuple[str, int]:
-        """(host, port)."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
 
 
 class InventoryLink(_Table, frozen=True):
@@ -146,7 +135,7 @@ class Inventory(_Table, frozen=True):
     devices: tuple[Device, ...]
     credentials: dict[str, Credentials] = {}
     engine: Engine = "gufo"
-    ipfix: IpfixListener | None = None
+    ipfix: FlowTable | None = None
     links: tuple[InventoryLink, ...] = ()
     probes: tuple[ProbeTable, ...] = ()
     base: Path = Path()  # where relative paths start: the directory of the file
@@ -365,17 +354,7 @@ _LACKS: dict[str, Callable[[Credentials], str]] = {"snmp": _snmp_lacks, "netconf
 
 
 def _check_listener(inventory: Inventory) -> Problems:
-    exporters = [device.name for device in inventory.devices if device.ipfix]
-    if inventory.ipfix is None:
-        if exporters:
-            yield (
-                "ipfix",
-                f'{exporters[0]} exports, nothing listens: add [ipfix] listen = "0.0.0.0:4739"',
-            )
-        return
-    host, _, port = inventory.ipfix.listen.rpartition(":")
-    if not _is_address(host.strip("[]")) or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        yield "ipfix.listen", f"{inventory.ipfix.listen!r} is not ADDRESS:PORT: write such as 0.0.0.0:4739"
+    return check_flow_table(inventory.ipfix, [device.name for device in inventory.devices if device.ipfix])
 
 
 def _check_links(inventory: Inventory) -> Problems:

@@ -1,36 +1,63 @@
-"""The IPFIX listener: a socket that is never in the way, in front of the sans-IO decoder and aggregator.
+"""The flow listener: sockets that are never in the way, in front of the sans-IO decoder and aggregator.
 
-Flow export is UDP and nobody asks twice, so the receive buffer is as large as the kernel lets it be, and
-every wake-up of the event loop empties it up to a bound. What cannot be decoded goes to the dead letters with
-its bytes, bounded per second: a broken exporter must not drown the topic.
+Flow export is mostly UDP and nobody asks twice, so the receive buffer is as large as the kernel lets it be,
+and every wake-up of the event loop empties it up to bounds of number and time. What cannot be decoded goes to
+the dead letters with its bytes, bounded per second, and is one event of its exporter: a broken exporter must
+not drown the topic. IPFIX over TCP is taken from exporters of the inventory alone, a few connections each.
+
+Several processes may share the port (SO_REUSEPORT): the kernel keeps what comes from one address and port on
+one of them, so a transport session and its templates stay together. Templates are kept in a file each, and
+every process begins with what all of them knew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
 
-from collectors.flows.aggregate import FlowAggregator
-from collectors.flows.decoder import FlowSession
+from collectors.flows import cache
+from collectors.flows.aggregate import FlowAggregator, Granularity
+from collectors.flows.decoder import Exporter, FlowSession
+from collectors.flows.framing import Framer
+from collectors.flows.settings import FlowTable
 from collectors.stats import CollectorStats
 from twin.errors import DecodeError, InventoryError
 from twin.records import DeadLetter, NetworkEvent, Record
 
 BUFFER_OCTETS = 16 * 1024 * 1024  # about a second of a hundred thousand records; the kernel may grant less
-MAX_DATAGRAMS = 256  # per wake-up, so that polls get their turn
+MAX_DATAGRAMS = 1024  # per wake-up, and
+MAX_DRAIN_S = 0.05  # about as long, so that polls get their turn
 MAX_LETTERS_PER_S = 20
-MAX_COMPLAINTS = 1024  # exporters whose troubles are remembered, to tell each once
+MAX_COMPLAINTS = 1024  # unknown exporters of whom we told once
+MAX_CONNECTIONS = 16  # TCP, per exporter
+QUIET_NS = 60_000_000_000  # an exporter without faults for so long is told anew
 TICK_S = 0.25
+SAVE_S = 10.0
+OLDEST_CACHE_NS = 3600 * 1_000_000_000  # an exporter has long changed or sent its templates again
 _SO_RCVBUFFORCE = 33  # Linux; needs CAP_NET_ADMIN
+_MAX_PEERS = 65_536
 LOG = "ndtwin.collect"
 
 
-class IpfixListener:
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes this one is, and where templates are kept (None: nowhere)."""
+
+    worker: int = 0
+    of: int = 1
+    cache_directory: Path | None = None
+
+
+class FlowListener:
     """Receives, decodes, aggregates, emits."""
 
     def __init__(
@@ -40,62 +67,147 @@ class IpfixListener:
         emit: Callable[[Record], None],
         stats: CollectorStats,
         *,
+        table: FlowTable | None = None,
         bin_ns: int,
         clock: Callable[[], int],
+        share: Share | None = None,
     ) -> None:
         self._network = network
         self._devices = devices  # exporter address → device
         self._emit = emit
         self._stats = stats
         self._clock = clock
+        self._table = table or FlowTable()
+        self._share = share or Share()
         self._session = FlowSession()
-        self._flows = FlowAggregator(network, devices, bin_ns=bin_ns)
+        choice = Granularity(
+            self._table.longest_prefix_v4, self._table.longest_prefix_v6, self._table.per_class
+        )
+        self._flows = FlowAggregator(
+            network, devices, bin_ns=bin_ns, granularity=choice, worker=self._share.worker
+        )
         self._lost_before: Counter[str] = Counter()
         self._letters: tuple[int, int] = (0, 0)  # (second, letters in it)
-        self._complaints: set[tuple[str, str]] = set()
+        self._strangers: set[str] = set()
+        self._faulty_ns: dict[str, int] = {}  # exporter → its last fault
+        self._peers: dict[Any, Exporter] = {}  # a socket's address → who that is
+        self._connections: Counter[str] = Counter()
 
-    async def run(self, endpoint: tuple[str, int]) -> None:
+    async def run(self) -> None:
         """Listen until cancelled."""
-        with open_socket(endpoint) as receiver:
+        self._load()
+        with open_socket(self._table.endpoint, shared=self._share.of > 1) as receiver:
             loop = asyncio.get_running_loop()
             loop.add_reader(receiver.fileno(), self._drain, receiver)
+            server = await self._serve_tcp(receiver.getsockname()[:2]) if self._table.tcp else None
             try:
-                while True:
-                    await asyncio.sleep(TICK_S)
-                    self.tick()
+                await self._keep_time()
             finally:
                 loop.remove_reader(receiver.fileno())
+                if server is not None:
+                    server.close()
+                self._save()
+
+    async def _keep_time(self) -> None:
+        saved_at_s = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick()
+            if self._session.changed and time.monotonic() - saved_at_s >= SAVE_S:
+                saved_at_s = time.monotonic()
+                self._save()
+
+    # ------------------------------------------------------------------------------------ receiving
 
     def _drain(self, receiver: socket.socket) -> None:
-        for _ in range(MAX_DATAGRAMS):
+        until_s = time.perf_counter() + MAX_DRAIN_S
+        for i in range(MAX_DATAGRAMS):
             try:
                 datagram, sender = receiver.recvfrom(65535)
             except BlockingIOError:
-                return
-            self.receive(datagram, (plain_address(sender[0]), sender[1]))
+                break
+            self.receive(datagram, self._peers.get(sender) or self._meet(sender))
+            if i % 32 == 31 and time.perf_counter() > until_s:
+                break
+        self._take()
 
-    def receive(self, datagram: bytes, sender: tuple[str, int]) -> None:
-        """Take one datagram."""
-        now_ns = self._clock()
+    def _meet(self, sender: Any) -> Exporter:
+        if len(self._peers) >= _MAX_PEERS:
+            self._peers.clear()
+        exporter = self._peers[sender] = (plain_address(sender[0]), sender[1])
+        return exporter
+
+    def receive(self, message: bytes, sender: Exporter) -> bool:
+        """Take one datagram, or one message of a TCP stream; whether it could be decoded."""
         self._stats.datagrams += 1
         if sender[0] not in self._devices:
             self._stats.unknown_datagrams += 1
-            self._complain(sender, "no device with ipfix = true has its address: add it to the inventory")
-            self._dead_letter(datagram, sender, "exporter is not in the inventory", now_ns)
-            return
+            self._tell_stranger(sender)
+            self._dead_letter(message, sender, "exporter is not in the inventory", self._clock())
+            return False
         try:
-            batches = self._session.decode(datagram, sender)
+            self._session.feed(message, sender)
         except DecodeError as error:
-            self._stats.undecoded_datagrams += 1
-            self._complain(sender, f"sends what cannot be decoded, kept as dead letters: {error}")
-            self._dead_letter(datagram, sender, str(error), now_ns)
-            return
-        for batch in batches:
+            self._fault(message, sender, error)
+            return False
+        return True
+
+    def _take(self) -> None:
+        """Hand what was received on to be summed."""
+        now_ns = self._clock()
+        for batch in self._session.take():
             self._stats.flow_records += len(batch)
             self._flows.add(batch, now_ns)
 
+    async def _serve_tcp(self, endpoint: tuple[str, int]) -> asyncio.Server:
+        host, port = endpoint
+        try:
+            return await asyncio.start_server(
+                self._connected, host, port, limit=65536, reuse_port=self._share.of > 1
+            )
+        except OSError as error:
+            raise _taken(endpoint, error, "tcp ") from error
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One exporter's connection, until it ends or sends what is no IPFIX (RFC 7011 section 10.4)."""
+        peer = writer.get_extra_info("peername")
+        exporter = (plain_address(peer[0]), peer[1], "tcp")
+        with contextlib.closing(writer):
+            if exporter[0] not in self._devices:
+                self._tell_stranger(exporter)
+                return
+            if self._connections[exporter[0]] >= MAX_CONNECTIONS:
+                return
+            _keep_alive(writer.get_extra_info("socket"))
+            self._connections[exporter[0]] += 1
+            try:
+                await self._read_stream(reader, exporter)
+            finally:
+                self._connections[exporter[0]] -= 1
+                self._take()
+                self._session.forget(exporter)
+
+    async def _read_stream(self, reader: asyncio.StreamReader, exporter: Exporter) -> None:
+        framer = Framer()
+        data = b"."
+        while data:
+            try:
+                data = await reader.read(65536)
+            except ConnectionError:  # the exporter restarted: as good as an end
+                return
+            try:
+                if not all(self.receive(message, exporter) for message in framer.feed(data)):
+                    return
+            except DecodeError as error:
+                self._fault(data, exporter, error)
+                return
+            self._take()
+
+    # --------------------------------------------------------------------------------------- telling
+
     def tick(self) -> None:
         """Tell losses, and emit what is due."""
+        self._take()
         now_ns = self._clock()
         for address, lost in self._session.lost_records.items():
             more = lost - self._lost_before[address]
@@ -104,34 +216,77 @@ class IpfixListener:
                 self._flows.lost(address, more)
                 self._stats.lost_flow_records += more
             if more > 0:
-                self._emit(self._gap_event(address, more, now_ns))
+                self._emit(
+                    self._event(address, "sequence-gap", f"{more} flow records lost on the way", now_ns)
+                )
         for record in self._flows.close(now_ns):
             self._emit(record)
 
-    def _gap_event(self, address: str, lost: int, now_ns: int) -> NetworkEvent:
+    def _fault(self, message: bytes, sender: Exporter, error: DecodeError) -> None:
+        """What cannot be decoded: counted, kept, and told once for as long as it goes on."""
+        now_ns = self._clock()
+        self._stats.undecoded_datagrams += 1
+        if now_ns - self._faulty_ns.get(sender[0], -QUIET_NS) >= QUIET_NS:
+            problem = f"sends what cannot be decoded, kept as dead letters: {error}"
+            _log().warning("exporter", exporter=f"{sender[0]}:{sender[1]}", problem=problem)
+            self._emit(self._event(sender[0], "flows-undecoded", str(error), now_ns))
+        self._faulty_ns[sender[0]] = now_ns
+        self._dead_letter(message, sender, str(error), now_ns)
+
+    def _tell_stranger(self, sender: Exporter) -> None:
+        if sender[0] not in self._strangers and len(self._strangers) < MAX_COMPLAINTS:
+            self._strangers.add(sender[0])
+            problem = "no device with ipfix = true has its address: add it to the inventory"
+            _log().warning("exporter", exporter=f"{sender[0]}:{sender[1]}", problem=problem)
+
+    def _event(self, address: str, kind: str, detail: str, now_ns: int) -> NetworkEvent:
         return NetworkEvent(
             network=self._network,
             device=self._devices[address],
             observed_at_ns=now_ns,
-            kind="sequence-gap",
-            detail=f"{lost} flow records lost on the way",
+            kind=kind,
+            detail=detail,
         )
 
-    def _dead_letter(self, datagram: bytes, sender: tuple[str, int], reason: str, now_ns: int) -> None:
+    def _dead_letter(self, message: bytes, sender: Exporter, reason: str, now_ns: int) -> None:
         second = now_ns // 1_000_000_000
         used = self._letters[1] if self._letters[0] == second else 0
         self._letters = (second, used + 1)
         if used < MAX_LETTERS_PER_S:
-            source = f"udp:{sender[0]}:{sender[1]}"
-            self._emit(DeadLetter(source=source, payload=datagram, reason=reason, observed_at_ns=now_ns))
+            source = f"{'tcp' if sender[2:] else 'udp'}:{sender[0]}:{sender[1]}"
+            self._emit(DeadLetter(source=source, payload=message, reason=reason, observed_at_ns=now_ns))
 
-    def _complain(self, sender: tuple[str, int], complaint: str) -> None:
-        """One line per exporter and reason."""
-        key = (sender[0], complaint)
-        if key not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
-            self._complaints.add(key)
-            log: Any = structlog.get_logger(LOG)
-            log.warning("exporter", exporter=f"{sender[0]}:{sender[1]}", problem=complaint)
+    # ------------------------------------------------------------------------------ templates on disk
+
+    def _load(self) -> None:
+        directory, now_ns = self._share.cache_directory, self._clock()
+        for path in sorted(directory.glob("flow-templates-*.json")) if directory else []:
+            try:
+                if path.stat().st_size > cache.MAX_OCTETS:
+                    raise DecodeError("it is too large")
+                oldest_ns = now_ns - OLDEST_CACHE_NS
+                cache.load(self._session, path.read_bytes(), now_ns, oldest_ns=oldest_ns, known=self._devices)
+            except (OSError, DecodeError) as error:
+                _log().warning("kept templates are not used", file=str(path), reason=str(error))
+
+    def _save(self) -> None:
+        """Write the file beside and put it in place: a crash leaves the old one."""
+        directory = self._share.cache_directory
+        if directory is None or not self._session.changed:
+            return
+        self._session.changed = False
+        path = directory / f"flow-templates-{self._share.worker}.json"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            beside = path.with_suffix(".new")
+            beside.write_bytes(cache.dump(self._session, self._clock()))
+            beside.replace(path)
+        except OSError as error:
+            _log().warning("templates cannot be kept", file=str(path), reason=str(error))
+
+
+def _log() -> Any:
+    return structlog.get_logger(LOG)
 
 
 def plain_address(address: str) -> str:
@@ -139,21 +294,27 @@ def plain_address(address: str) -> str:
     return address.removeprefix("::ffff:").partition("%")[0]
 
 
-def open_socket(endpoint: tuple[str, int]) -> socket.socket:
+def open_socket(endpoint: tuple[str, int], *, shared: bool = False) -> socket.socket:
     """The bound UDP socket, non-blocking; InventoryError when the address cannot be had."""
     family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
     receiver = socket.socket(family, socket.SOCK_DGRAM)
     try:
         _enlarge(receiver)
+        if shared:
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         receiver.bind(endpoint)
     except OSError as error:
         receiver.close()
-        raise InventoryError(
-            f"ipfix.listen: {endpoint[0]}:{endpoint[1]} cannot be had ({error.strerror}): "
-            "stop what uses it or change `listen`"
-        ) from error
+        raise _taken(endpoint, error) from error
     receiver.setblocking(False)
     return receiver
+
+
+def _taken(endpoint: tuple[str, int], error: OSError, protocol: str = "") -> InventoryError:
+    return InventoryError(
+        f"ipfix.listen: {protocol}{endpoint[0]}:{endpoint[1]} cannot be had ({error.strerror}): "
+        "stop what uses it or change `listen`"
+    )
 
 
 def _enlarge(receiver: socket.socket) -> None:
@@ -161,3 +322,8 @@ def _enlarge(receiver: socket.socket) -> None:
         receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_OCTETS)
     except OSError:  # not privileged: as much as net.core.rmem_max grants
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """An exporter that vanished without a word is noticed after some two hours and lets its place go."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -20,7 +20,7 @@ import structlog
 from collectors.gate import Gate
 from collectors.inventory import Device, Inventory
 from collectors.inventory import annotations as link_annotations
-from collectors.listener import IpfixListener
+from collectors.listener import FlowListener, Share
 from collectors.netconf import NetconfPoller
 from collectors.schedule import DEADLINE
 from collectors.snmp.engine import SnmpEngine
@@ -61,11 +61,12 @@ async def run_collectors(
     netconf_s: float = 15.0,
     topology_s: float = 30.0,
     clock: Callable[[], int] = time.time_ns,
+    share: Share | None = None,
 ) -> None:
     """Collect from every device of the inventory until ``stop`` is set. ``emit`` must not block."""
     stats = stats if stats is not None else CollectorStats()
     periods = Periods(poll_s=poll_s, netconf_s=netconf_s, topology_s=topology_s, bin_s=window_s / 2)
-    crew = _Crew(inventory, emit, stats, periods, clock)
+    crew = _Crew(inventory, emit, stats, periods, clock, share or Share())
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
@@ -94,8 +95,10 @@ class _Crew:
         stats: CollectorStats,
         periods: Periods,
         clock: Callable[[], int],
+        share: Share,
     ) -> None:
         self._inventory = inventory
+        self._share = share
         self._emit_to = emit
         self._stats = stats
         self._periods = periods
@@ -120,7 +123,16 @@ class _Crew:
             if device.netconf is not None:
                 found.append(self._netconf(device).run())
         if self._inventory.ipfix is not None:
-            found.append(self._listener().run(self._inventory.ipfix.endpoint))
+            found.append(
+                flow_listener(
+                    self._inventory,
+                    self._emit,
+                    self._stats,
+                    self._share,
+                    bin_s=self._periods.bin_s,
+                    clock=self._clock,
+                ).run()
+            )
         if probes := [probe for probe in probes_of(self._inventory) if not probe.table.remote]:
             bin_ns = int(self._periods.bin_s * 1e9)
             found.append(prober_of(self._inventory, probes, self._emit, self._stats, bin_ns=bin_ns).run())
@@ -182,17 +194,33 @@ class _Crew:
             clock=self._clock,
         )
 
-    def _listener(self) -> IpfixListener:
-        devices = {device.address: device.name for device in self._inventory.devices if device.ipfix}
-        bin_ns = int(self._periods.bin_s * 1e9)
-        return IpfixListener(
-            self._inventory.network, devices, self._emit, self._stats, bin_ns=bin_ns, clock=self._clock
-        )
-
     async def _annotate(self) -> None:
         while True:
             self._emit(link_annotations(self._inventory, self._clock()))
             await asyncio.sleep(_ANNOTATIONS_S)
+
+
+def flow_listener(
+    inventory: Inventory,
+    emit: Emit,
+    stats: CollectorStats,
+    share: Share,
+    *,
+    bin_s: float,
+    clock: Callable[[], int] = time.time_ns,
+) -> FlowListener:
+    """The listener of an inventory that has one; one of several processes if ``share`` says so."""
+    devices = {device.address: device.name for device in inventory.devices if device.ipfix}
+    return FlowListener(
+        inventory.network,
+        devices,
+        emit,
+        stats,
+        table=inventory.ipfix,
+        bin_ns=int(bin_s * 1e9),
+        clock=clock,
+        share=share,
+    )
 
 
 def _make_room_for_sockets(count: int) -> None:

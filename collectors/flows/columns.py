@@ -181,7 +181,7 @@ class Groups:
     def __len__(self) -> int:
         return len(self._examples)
 
-    def keys(self) -> list[Integers]:
+    def distinct(self) -> list[Integers]:
         """The distinct rows, column by column, in order."""
         return [column[self._examples] for column in self._columns]
 

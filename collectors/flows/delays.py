@@ -67,7 +67,7 @@ class DelayAggregator:
             groups.lowest(low_us[measured]),
             groups.highest(high_us[measured]),
         )
-        for row in zip(*(column.tolist() for column in (*groups.keys(), *sums)), strict=True):
+        for row in zip(*(column.tolist() for column in (*groups.distinct(), *sums)), strict=True):
             self._merge(row[0], row[1], prefix_text(*row[2:5]), *row[5:])
 
     def _merge(

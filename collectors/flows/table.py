@@ -61,7 +61,9 @@ class Table:
 
     def _grouped(self, keys: Keys, values: Values) -> tuple[Keys, Values]:
         groups = Groups(keys)
-        return groups.keys(), [reduce(groups, one) for reduce, one in zip(self._reduce, values, strict=True)]
+        return groups.distinct(), [
+            reduce(groups, one) for reduce, one in zip(self._reduce, values, strict=True)
+        ]
 
 
 def runs(*columns: Integers) -> tuple[Integers, Integers]:

@@ -145,7 +145,7 @@ def test_grouping_is_by_all_columns(rows: list[tuple[int, int]]) -> None:
     """Rows are in one group exactly when they are equal."""
     columns = [np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)]
     groups = Groups(columns)
-    of_group = list(zip(*(column.tolist() for column in groups.keys()), strict=True))
+    of_group = list(zip(*(column.tolist() for column in groups.distinct()), strict=True))
     assert of_group == sorted(set(rows))
     values = np.arange(len(rows), dtype=np.float64)
     expected: dict[tuple[int, int], list[float]] = {}

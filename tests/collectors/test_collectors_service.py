@@ -15,7 +15,7 @@ from collector_peers import LabAgents, eventually, free_udp_port, inventory_of
 from ipfix_bytes import EXAMPLE
 
 from collectors.inventory import Inventory
-from collectors.listener import MAX_LETTERS_PER_S, IpfixListener, open_socket, plain_address
+from collectors.listener import MAX_LETTERS_PER_S, FlowListener, open_socket, plain_address
 from collectors.service import run_collectors
 from collectors.stats import CollectorStats
 from collectors.targets import InterfaceWatch
@@ -262,8 +262,8 @@ async def test_a_port_in_use_is_one_clear_line() -> None:
             await run_collectors(inventory, print, stop=asyncio.Event())
 
 
-def _listener(log: Log, stats: CollectorStats, now_ns: list[int]) -> IpfixListener:
-    return IpfixListener("n", {"192.0.2.1": "WA"}, log.append, stats, bin_ns=5 * S, clock=lambda: now_ns[0])
+def _listener(log: Log, stats: CollectorStats, now_ns: list[int]) -> FlowListener:
+    return FlowListener("n", {"192.0.2.1": "WA"}, log.append, stats, bin_ns=5 * S, clock=lambda: now_ns[0])
 
 
 def test_dead_letters_are_bounded_per_second() -> None:
