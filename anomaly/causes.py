@@ -110,7 +110,7 @@ def link_queue(link: Link, capacity_bps: float, load_bps: float, bits: float) ->
 def _quadratic(field: Field, link: int) -> _Quadratic:
     rows = field.rows
     h0: Floats = np.zeros(len(rows.excess_s))
-    h0[rows.row[rows.links == link]] = 1.0
+    h0[rows.row[rows.links == link]] = rows.share[rows.links == link]
     h1 = h0 * rows.packet_bits
     f00, f01, f11 = field.inner(h0, h0), field.inner(h0, h1), field.inner(h1, h1)
     t = (field.inner(h0, rows.excess_s), field.inner(h1, rows.excess_s))

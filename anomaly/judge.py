@@ -26,6 +26,7 @@ from anomaly.suspects import summary_of, suspects_of
 from anomaly.tomography import Field, Observations, stack
 from anomaly.wander import link_wander_s
 from anomaly.window import Window
+from twin.equal_routes import crossings
 from twin.network import Floats, Network
 
 UNKNOWN_S = 1.0  # wander of a link whose traffic is not known: it can explain anything
@@ -157,8 +158,9 @@ def _lingering(settings: DetectorSettings, scene: _Scene) -> frozenset[str]:
 def _learn_paths(learnt: Learnt, scene: _Scene, alarmed: frozenset[str]) -> None:
     window, network = scene.window, scene.window.network
     frozen_links = _links_in(network, alarmed) | window.distrust.links
-    weights = frozen_links[network.paths.links] * 1.0
-    crossing = np.bincount(network.paths.hop_path, weights=weights, minlength=network.path_count) > 0
+    paths, _ = crossings(network)
+    weights = frozen_links[paths.links] * 1.0
+    crossing = np.bincount(paths.hop_path, weights=weights, minlength=network.path_count) > 0
     source, _ = network.ends
     for part in window.residuals:
         lying = [k for k, name in enumerate(network.nodes) if f"probe:{name}:{part.method}" in alarmed]

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.findings import Finding
+from twin.equal_routes import crossings
 from twin.network import Network
 from twin.records import Suspect
 
@@ -67,7 +68,7 @@ def distrust(network: Network, quality: tuple[str, ...]) -> Distrust:
         for name, marks in nodes.items():
             marks[network.node_index[node]] |= getattr(effect, name)
     source, destination = network.ends
-    paths = network.paths
+    paths, _ = crossings(network)
     links = np.full(len(network.links), WARMING_UP in quality)
     links[paths.links[nodes["traffic"][source][paths.hop_path]]] = True
     return Distrust(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from anomaly.tomography import Observations, ragged
 from twin.compare import MIN_COUNT, MeasuredMeans, comparable_mean_s, reverse_paths
+from twin.equal_routes import crossings
 from twin.models import path_packet_bits
 from twin.network import Floats, Ints, Network, Traffic
 
@@ -86,10 +87,11 @@ def residual(
 def observations(network: Network, part: Residual, number: int, bias: Floats, width: Floats) -> Observations:
     """The rows of one method: excess, and its variance from the learnt width and the packets counted."""
     rows = np.flatnonzero(part.comparable)
-    links, offsets = _crossed(network, rows, part.round_trip)
+    links, share, offsets = _crossed(network, rows, part.round_trip)
     sigma = np.hypot(part.sampling_s, part.comparable_s * width)[rows]
     return Observations(
         links=links,
+        share=share,
         offsets=offsets,
         excess_s=part.excess_s(bias)[rows],
         expected_s=part.comparable_s[rows],
@@ -100,13 +102,13 @@ def observations(network: Network, part: Residual, number: int, bias: Floats, wi
     )
 
 
-def _crossed(network: Network, rows: Ints, round_trip: bool) -> tuple[Ints, Ints]:
-    """CSR of the links every row crosses; there and back for a round trip."""
+def _crossed(network: Network, rows: Ints, round_trip: bool) -> tuple[Ints, Floats, Ints]:
+    """CSR of the links every row crosses, and which share of its packets; there and back for a round trip."""
     ways = [rows, reverse_paths(len(network.nodes))[rows]] if round_trip else [rows]
-    paths = network.paths
+    paths, share = crossings(network)
     lengths = np.stack([paths.lengths[way] for way in ways], axis=1).ravel()  # [rows · ways]
     starts = np.stack([paths.offsets[:-1][way] for way in ways], axis=1).ravel()
     per_row = lengths.reshape(-1, len(ways)).sum(axis=1)
-    return paths.links[ragged(starts, lengths)], np.concatenate(
-        [np.zeros(1, dtype=np.int64), np.cumsum(per_row)]
-    )
+    hops = ragged(starts, lengths)
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(per_row)])
+    return paths.links[hops], share[hops], offsets

@@ -2,8 +2,8 @@
 
 Theory
 ------
-Let y[n] be the excess delays (one row per path and measuring method), A[n, L] say which links a row crosses,
-and
+Let y[n] be the excess delays (one row per path and measuring method), A[n, L] say which share of a row's
+packets crosses a link (1, or less where a path has several equal routes), and
 
     y = A·e + noise,   noise ~ N(0, D) independent,   e ~ N(0, S) the links' natural wander,
 
@@ -38,6 +38,7 @@ class Observations:
     """Rows of the tomography: CSR incidence, excess, variance, and where every row comes from."""
 
     links: Ints  # [H] link of every hop, row after row
+    share: Floats  # [H] of the row's packets that cross it
     offsets: Ints  # [n + 1]
     excess_s: Floats  # [n]
     expected_s: Floats  # [n] what was expected of the whole row
@@ -71,7 +72,7 @@ def stack(parts: list[Observations]) -> Observations:
     """Rows of several methods, one after the other."""
     starts = np.cumsum([0] + [part.offsets[-1] for part in parts])
     offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
-    columns = ("links", "excess_s", "expected_s", "variance", "packet_bits", "path", "method")
+    columns = ("links", "share", "excess_s", "expected_s", "variance", "packet_bits", "path", "method")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
     return Observations(offsets=np.concatenate([np.zeros(1, dtype=np.int64), *offsets]), **joined)
 
@@ -90,7 +91,7 @@ class Field:
         per_hop = lengths[rows.row]  # partners of every hop
         left = np.repeat(np.arange(len(rows.links)), per_hop)
         right = ragged(rows.offsets[rows.row], per_hop)
-        weight = (1.0 / rows.variance)[rows.row[left]]
+        weight = (1.0 / rows.variance)[rows.row[left]] * (rows.share[left] * rows.share[right])
         cell = rows.links[left] * size + rows.links[right]
         summed = np.bincount(cell, weights=weight, minlength=size * size)
         return summed.astype(np.float64).reshape(size, size)
@@ -103,7 +104,7 @@ class Field:
         return inverse
 
     def _to_links(self, h: Floats) -> Floats:  # AᵀD⁻¹h [L]
-        weighted = (h / self.rows.variance)[self.rows.row]
+        weighted = (h / self.rows.variance)[self.rows.row] * self.rows.share
         summed = np.bincount(self.rows.links, weights=weighted, minlength=len(self.wander_variance))
         return summed.astype(np.float64)
 
@@ -144,8 +145,10 @@ class Field:
         value = np.concatenate([pattern.values for pattern in patterns])
         weight = value / self.rows.variance[row]
         starts, lengths = self.rows.offsets[row], np.diff(self.rows.offsets)[row]
-        cell = np.repeat(number, lengths) * size + self.rows.links[ragged(starts, lengths)]
-        links = np.bincount(cell, np.repeat(weight, lengths), count * size).reshape(count, size)  # AᵀD⁻¹h
+        hops = ragged(starts, lengths)
+        cell = np.repeat(number, lengths) * size + self.rows.links[hops]
+        weighted = np.repeat(weight, lengths) * self.rows.share[hops]
+        links = np.bincount(cell, weighted, count * size).reshape(count, size)  # AᵀD⁻¹h
         top = np.bincount(number, weight * self.rows.excess_s[row], count) - links @ self.explained
         information = np.bincount(number, weight * value, count) - ((links @ self._inverse) * links).sum(
             axis=1

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from anomaly.quality import Distrust, distrust
 from anomaly.residuals import Expectation, Residual, residual
+from twin.equal_routes import spread
 from twin.errors import DecodeError
 from twin.graph_view import StateView
 from twin.network import Floats, Network, Traffic
@@ -57,7 +58,7 @@ def window_of(view: StateView, prediction: Prediction) -> Window:
         network=network,
         traffic=traffic,
         window_s=(view.window_end_ns - view.window_start_ns) / 1e9,
-        queues=MG1K().solve(network, traffic),
+        queues=MG1K().solve(*spread(network, traffic)),
         load_bps=view.link_load_bps,
         drops_pps=view.link_drops_pps,
         counted=(view.link_measured > 0) & ~doubt.counters,

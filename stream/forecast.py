@@ -15,6 +15,7 @@ import msgspec
 
 from stream.calibration import Calibrations, CalibrationsSnapshot, Known
 from twin.calibration import CalibrationRules
+from twin.equal_routes import predict_paths
 from twin.graph import StateView
 from twin.models import DelayModel, PathPrediction
 from twin.network import Network, Traffic
@@ -63,7 +64,7 @@ class ForecastProcessor:
     def _predict(self, update: StateUpdate, view: StateView) -> Prediction:
         if self.calibrations is None or not view.network.links:  # nothing to correct, nothing to learn
             return predict(self.model, update, view.network, view.traffic)
-        said = self.model.predict(view.network, view.traffic)
+        said = predict_paths(self.model, view.network, view.traffic)
         window = self.calibrations.predict(update.network, view, said)
         return msgspec.structs.replace(
             record_of(self.model, update, window.prediction),
@@ -119,7 +120,7 @@ class ForecastProcessor:
 
 def predict(model: DelayModel, update: StateUpdate, network: Network, traffic: Traffic) -> Prediction:
     """The prediction record of one state, which describes this network and traffic, by the model alone."""
-    return record_of(model, update, model.predict(network, traffic))
+    return record_of(model, update, predict_paths(model, network, traffic))
 
 
 def record_of(model: DelayModel, update: StateUpdate, said: PathPrediction) -> Prediction:

@@ -5,6 +5,9 @@ and may be a round trip. Queue waits and propagation do not depend on the packet
 
     comparable = predicted + (probe bits − path's mean bits) · Σ 1/C        over the hops there,
                  and the same for the way back where the measurement is a round trip.
+
+Where a path has several equal routes, prediction and hops are means over them, as a measurement by many
+flows is.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from twin.equal_routes import crossings
 from twin.models import path_packet_bits
 from twin.network import Floats, Network, Traffic, canonical_ends
 from twin.queueing import sum_hops
@@ -55,7 +59,8 @@ def comparable_mean_s(
     routed = network.paths.lengths > 0
     mean = np.where(routed, predicted_mean_s, 0.0)
     if measured.packet_bits is not None:
-        per_bit = sum_hops(network.paths, 1.0 / network.capacity_bps[network.paths.links])
+        hops, share = crossings(network)
+        per_bit = sum_hops(hops, share / network.capacity_bps[hops.links])
         mean = mean + (measured.packet_bits - path_packet_bits(traffic)) * per_bit
     if measured.direction == "round-trip":
         back = reverse_paths(len(network.nodes))

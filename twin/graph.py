@@ -140,7 +140,7 @@ class GraphState:
         self._stale_devices: set[str] = set()
         self._names_stale = self._links_stale = False
         self._keys: tuple[LinkKey, ...] = ()
-        self._packed_routes = pack_integers(np.zeros(0, np.int16))
+        self._packed_routes, self._packed_equal_links = pack_integers(np.zeros(0, np.int16)), b""
         self._blobs: dict[str, bytes] = {}
         self.owners: PrefixTable[str] = PrefixTable(())  # which node every prefix ends at
         self.topology = TopologyRecord(nodes=(), links=(), next_link=self._packed_routes)
@@ -226,7 +226,12 @@ class GraphState:
             self._refresh_routes()
         links = tuple(self._link_record(key) for key in self._keys)
         self._unknown_capacities = sum(self._told_capacity(key) is None for key in self._keys)
-        self.topology = TopologyRecord(nodes=self._node_names(), links=links, next_link=self._packed_routes)
+        self.topology = TopologyRecord(
+            nodes=self._node_names(),
+            links=links,
+            next_link=self._packed_routes,
+            equal_links=self._packed_equal_links,
+        )
         self._links_stale = False
         return self._note_change(version)
 
@@ -242,7 +247,9 @@ class GraphState:
             self._routing.set_device(device, self._devices[device])
         self._stale_devices, self._names_stale = set(), False
         self._keys = self._adjacencies.links()
-        self._packed_routes = pack_integers(self._routing.next_links(self._node_names(), self._keys))
+        next_link, equal_links = self._routing.next_links(self._node_names(), self._keys)
+        self._packed_routes = pack_integers(next_link)
+        self._packed_equal_links = pack_integers(equal_links) if len(equal_links) else b""
         self.owners = self._routing.owners()
 
     def _node_names(self) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ interface, a next hop, or both; each leads to one of i's links:
 1. the links on the route's interface; if there are several, the one whose far end owns the next hop;
 2. without a link there, the link to the node that owns the next hop's address.
 
-Of equal-cost routes the canonical first (lowest metric, next hop, interface) is taken. A row is recomputed
-when its device's table changed, a column when its node's prefixes changed; nothing else is touched.
+Routes of one prefix with the same, lowest metric are equal: the canonical first (next hop, interface) gives
+``next_link``, and the others what they lead to besides. A row is recomputed when its device's table changed,
+a column when its node's prefixes changed; nothing else is touched.
 """
 
 from __future__ import annotations
@@ -44,13 +45,23 @@ def addresses_of(topology: DeviceTopology) -> dict[Prefix, str]:
     return {p: interface for address, interface in pairs if (p := parse_prefix(address))}
 
 
-def forwarding_table(topology: DeviceTopology) -> PrefixTable[Route]:
-    """A device's routes that forward, for longest-prefix match."""
+EqualRoutes = tuple[Route, ...]  # of one prefix and metric, in canonical order
+
+
+def forwarding_table(topology: DeviceTopology) -> PrefixTable[EqualRoutes]:
+    """A device's routes that forward, for longest-prefix match: a prefix's of the lowest metric."""
     routes = sorted(
         (route for route in topology.routes if not route.local),
         key=lambda r: (r.prefix, r.metric, r.next_hop, r.interface),
     )
-    return PrefixTable((p, route) for route in routes if (p := parse_prefix(route.prefix)))
+    best: dict[Prefix, list[Route]] = {}
+    for route in routes:
+        prefix = parse_prefix(route.prefix)
+        if prefix is not None:
+            equal = best.setdefault(prefix, [route])
+            if route.metric == equal[0].metric and route is not equal[0]:
+                equal.append(route)
+    return PrefixTable((prefix, tuple(equal)) for prefix, equal in best.items())
 
 
 def name_resolver(devices: Mapping[str, DeviceTopology]) -> Callable[[str], str]:
@@ -83,10 +94,10 @@ class Routing:
     """The routes of all devices towards all nodes, kept row by row."""
 
     def __init__(self) -> None:
-        self._tables: dict[str, PrefixTable[Route]] = {}
+        self._tables: dict[str, PrefixTable[EqualRoutes]] = {}
         self._prefixes: dict[str, tuple[Prefix, ...]] = {}
         self._addresses: dict[str, dict[Prefix, str]] = {}
-        self._rows: dict[str, dict[str, Route]] = {}  # device → node → route
+        self._rows: dict[str, dict[str, EqualRoutes]] = {}  # device → node → routes
         self._stale_rows: set[str] = set()
         self._stale_columns: set[str] = set()
 
@@ -125,12 +136,15 @@ class Routing:
             row.pop(node, None)
             if node != device:
                 found = (table.longest(prefix) for prefix in self._prefixes.get(node, ()))
-                route = next((one for one in found if one is not None), None)
-                if route is not None:
-                    row[node] = route
+                routes = next((one for one in found if one is not None), None)
+                if routes is not None:
+                    row[node] = routes
 
-    def next_links(self, nodes: Sequence[str], links: Sequence[LinkKey]) -> NDArray[np.int16]:
-        """int16[N, N] over the given canonical nodes and links; −1 where there is no route."""
+    def next_links(
+        self, nodes: Sequence[str], links: Sequence[LinkKey]
+    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        """Next hops over the given canonical nodes and links: the first, int16[N, N], −1 where there is none;
+        and what is as good, int16[E, 3] of (node, destination, link), in order."""
         self._refresh()
         index = {node: i for i, node in enumerate(nodes)}
         owners = {
@@ -140,15 +154,26 @@ class Routing:
         for k, link in enumerate(links):
             leaving.setdefault(link.source, []).append(k)
         result = np.full((len(nodes), len(nodes)), NO_LINK, dtype=np.int16)
+        equal: list[tuple[int, int, int]] = []
         for device, row in self._rows.items():
-            found: dict[tuple[str, str], int] = {}
-            for node, route in row.items():
-                hop = (route.interface, route.next_hop)
-                if hop not in found:
-                    found[hop] = _link_of(route, [(k, links[k]) for k in leaving.get(device, ())], owners)
+            candidates = [(k, links[k]) for k in leaving.get(device, ())]
+            found: dict[EqualRoutes, list[int]] = {}
+            for node, routes in row.items():
+                if routes not in found:
+                    found[routes] = _links_of(routes, candidates, owners)
                 if node in index:
-                    result[index[device], index[node]] = found[hop]
-        return result
+                    i, j, (first, *others) = index[device], index[node], found[routes]
+                    result[i, j] = first
+                    equal += [(i, j, link) for link in others]
+        return result, np.array(sorted(equal), dtype=np.int16).reshape(-1, 3)
+
+
+def _links_of(
+    routes: EqualRoutes, candidates: list[tuple[int, LinkKey]], owners: Mapping[Prefix, tuple[str, str]]
+) -> list[int]:
+    """The links that equal routes lead to, each once; NO_LINK alone when they lead to none."""
+    links = dict.fromkeys(_link_of(route, candidates, owners) for route in routes)
+    return [link for link in links if link != NO_LINK] or [NO_LINK]
 
 
 def _link_of(

@@ -10,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twin.errors import DecodeError, TopologyError
 from twin.network import Floats, Ints, Link, Network, Traffic
 from twin.packing import unpack_integers, unpack_magnitudes
 from twin.records import DelayMethod, DelayPlane, Direction, StateUpdate, TopologyRecord
+
+Ints16 = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,22 @@ def network_of(topology: TopologyRecord) -> Network:
                 for link in topology.links
             ),
             next_link=next_link.reshape(n, n).astype(np.int16),
+            equal_links=_equal_links(topology, n),
         )
     except TopologyError as error:
         raise DecodeError(f"topology record is damaged: {error}") from error
+
+
+def _equal_links(topology: TopologyRecord, nodes: int) -> Ints16 | None:
+    if not topology.equal_links:
+        return None
+    told = unpack_integers(topology.equal_links, np.int16)
+    if len(told) % 3:
+        raise DecodeError(f"topology record is damaged: {len(told)} numbers of equal next hops")
+    rows = told.reshape(-1, 3)
+    if rows.min(initial=0) < 0 or (rows >= (nodes, nodes, len(topology.links))).any():
+        raise DecodeError("topology record is damaged: an equal next hop names what is not there")
+    return rows.astype(np.int16)
 
 
 def label_of(method: DelayMethod, direction: Direction) -> str:

@@ -87,6 +87,8 @@ class Network:
     links: tuple[Link, ...]
     next_link: NDArray[np.int16] = field(repr=False)  # [N, N] link leaving i towards j, −1 none
     routes: Paths | None = field(default=None, repr=False)  # instead of what follows from next_link
+    # [E, 3] (node, destination, link): further next hops as good as next_link's (:mod:`twin.equal_routes`)
+    equal_links: NDArray[np.int16] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if list(self.nodes) != sorted(set(self.nodes)):

@@ -253,6 +253,7 @@ class TopologyRecord(Part, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
     links: tuple[LinkRecord, ...]
     next_link: bytes  # int16[N, N] packed: link index leaving node i towards node j, −1 none
+    equal_links: bytes = b""  # int16[E, 3] packed: node i, node j, a further link as good as next_link's
 
 
 class DelayPlane(Part, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.equal_routes import predict_paths
 from twin.errors import TopologyError
 from twin.models import DelayModel, PathPrediction
 from twin.network import Floats, Network, Traffic
@@ -61,16 +62,18 @@ def what_if(
     then = _changed_links(network, links_down, capacities or {})
     notes: tuple[str, ...] = ()
     if links_down or weights:
+        if network.equal_links is not None and len(network.equal_links):
+            notes = ("paths over several equal routes are taken over one each after the change",)
         cost = (
             np.ones(len(network.links)) if base_weights is None else np.array(base_weights, dtype=np.float64)
         )
-        notes = _routing_notes(network, cost)
+        notes += _routing_notes(network, cost)
         for name, weight in (weights or {}).items():
             _check(f"weight of {name}", weight)
             cost[links_named(network, name)] = weight
-        then = replace(then, next_link=reroute(then, cost))
+        then = replace(then, next_link=reroute(then, cost), equal_links=None)
     demand = traffic.scaled(traffic_scale)
-    before, after = model.predict(network, traffic), model.predict(then, demand)
+    before, after = predict_paths(model, network, traffic), predict_paths(model, then, demand)
     had, has = network.paths.lengths > 0, then.paths.lengths > 0
     return WhatIfResult(
         before=before,

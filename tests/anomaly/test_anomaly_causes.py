@@ -19,6 +19,7 @@ def _field(large_s: float, small_s: float, small_bits: float = 512.0) -> Field:
     noise = np.random.default_rng(2).normal(0.0, 1e-4, 40)
     rows = Observations(
         links=np.zeros(40, dtype=np.int64),
+        share=np.ones(40),
         offsets=np.arange(41),
         excess_s=np.repeat([large_s, small_s], 20) + noise,
         expected_s=np.full(40, 0.01),

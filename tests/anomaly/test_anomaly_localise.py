@@ -31,6 +31,7 @@ def _rows(network: Network, excess: Sequence[Floats], paths: Sequence[int] | Non
     parts = [
         Observations(
             links=np.concatenate(ways),
+            share=np.ones(sum(map(len, ways))),
             offsets=np.concatenate([[0], np.cumsum([len(way) for way in ways])]),
             excess_s=values[chosen],
             expected_s=np.full(len(chosen), 0.01),
@@ -174,6 +175,7 @@ def _taken(rows: Observations, which: np.ndarray) -> Observations:
     return replace(
         rows,
         links=np.concatenate(ways),
+        share=np.ones(sum(map(len, ways))),
         offsets=np.concatenate([[0], np.cumsum([len(way) for way in ways])]),
         **{name: getattr(rows, name)[which] for name in columns},
     )
