@@ -29,14 +29,23 @@ from itertools import pairwise
 import numpy as np
 
 from collectors.flows import elements as ie
-from collectors.flows.batch import Integers, RecordBatch, join
-from collectors.flows.columns import DESTINATION, Groups, prefix_text, prefixes, spread, times
+from collectors.flows.batch import Floats, Integers, RecordBatch, join, per_record
+from collectors.flows.columns import (
+    DESTINATION,
+    Column,
+    Groups,
+    picked,
+    prefix_text,
+    prefixes,
+    spread,
+    times,
+)
 from collectors.flows.delays import DelayAggregator
 from collectors.flows.table import Keys, Table, Values, runs
 from collectors.flows.template import Template
 from twin.records import FlowCell, FlowReport, Record
 
-MAX_PENDING = 131_072  # records gathered before they are summed: some 15 ms of work, and 10 MB
+MAX_PENDING = 32_768  # records gathered before they are summed: some 5 ms of work, within the caches
 MAX_ROWS = 262_144  # records times bins that are worked on at once
 MAX_CELLS = 4_000  # per report: keeps a message well under 1 MB
 MAX_BIN_CELLS = 20_000  # per exporter and bin
@@ -61,6 +70,17 @@ class _Pending:
     since_ns: int
     devices: list[int] = field(default_factory=list)
     batches: list[RecordBatch] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What a batch says of traffic, record by record."""
+
+    keys: tuple[Column, ...]
+    octets: Floats  # scaled by the sampling ratio, as packets are
+    packets: Floats
+    ratio: Floats | float
+    entering: Integers  # the records that count
 
 
 class FlowAggregator:
@@ -130,61 +150,65 @@ class FlowAggregator:
         pending, self._pending, self._pending_records = self._pending, {}, 0
         for gathered in pending.values():
             batch = join(gathered.batches)
-            device = np.repeat(
-                np.array(gathered.devices, dtype=np.int64), [len(one) for one in gathered.batches]
-            )
+            device = per_record(gathered.devices, [len(one) for one in gathered.batches], np.int64)
             start_ns, end_ns, odd = self._times(batch, gathered.since_ns)
             oldest = gathered.since_ns // self._bin_ns - KEEP_BINS
             if batch.has(ie.DELAY_SUM_US) or batch.has(ie.DELAY_MEAN_US):
                 self._delays.add(batch, device, np.maximum((end_ns - 1) // self._bin_ns, oldest))
-            self._add_traffic(batch, device, start_ns, end_ns, odd, oldest)
+            cells = self._cells_of(batch, device)
+            if cells is not None:
+                self._add_traffic(cells, start_ns, end_ns, odd, oldest)
 
-    def _times(self, batch: RecordBatch, now_ns: int) -> tuple[Integers, Integers, Integers]:
-        """Start and end; a flow with times that cannot be is taken as an instant, now."""
+    def _times(self, batch: RecordBatch, now_ns: int) -> tuple[Integers, Integers, Floats | float]:
+        """Start, end, and 1 where a flow has times that cannot be: it is taken as an instant, now."""
         start_ns, end_ns = times(batch)
         oldest_ns = now_ns - MAX_SPAN_BINS * self._bin_ns
         odd = (end_ns > now_ns + _FUTURE_NS) | (start_ns < oldest_ns)
-        if odd.any():
-            start_ns, end_ns = np.where(odd, now_ns, start_ns), np.where(odd, now_ns, end_ns)
-        return start_ns, end_ns, odd.astype(np.int64)
+        if not odd.any():
+            return start_ns, end_ns, 0.0
+        return np.where(odd, now_ns, start_ns), np.where(odd, now_ns, end_ns), odd.astype(np.float64)
 
-    def _add_traffic(
-        self,
-        batch: RecordBatch,
-        device: Integers,
-        start_ns: Integers,
-        end_ns: Integers,
-        odd: Integers,
-        oldest: int,
-    ) -> None:
+    def _cells_of(self, batch: RecordBatch, device: Column) -> _Cells | None:
+        """What a batch says of traffic: None if it says nothing."""
         choice = self._granularity
         destination = prefixes(batch, DESTINATION, choice.longest_v4, choice.longest_v6)
         octets = batch.counter(ie.OCTETS, ie.OCTETS_TOTAL)
         if destination is None or octets is None:
-            return
-        told = batch.counter(ie.PACKETS, ie.PACKETS_TOTAL)
-        packets = np.zeros(len(batch), dtype=np.int64) if told is None else told
-        ratio = np.broadcast_to(np.asarray(batch.ratio, dtype=np.float64), len(batch))
+            return None
+        packets = batch.counter(ie.PACKETS, ie.PACKETS_TOTAL)
+        ratio = np.asarray(batch.ratio, dtype=np.float64)
         direction = batch.integers(ie.DIRECTION)
-        of = np.arange(len(batch)) if direction is None else np.flatnonzero(direction == 0)
-        columns = (device, destination.kind, destination.upper, destination.lower,
-                   self._class(batch), _ingress(batch))  # fmt: skip
-        for part in _parts(of, start_ns, end_ns, self._bin_ns):
+        return _Cells(
+            keys=(device, destination.kind, destination.upper, destination.lower,
+                  self._class(batch), _ingress(batch)),
+            octets=octets.astype(np.float64) * ratio,
+            packets=np.zeros(len(batch)) if packets is None else packets.astype(np.float64) * ratio,
+            ratio=batch.ratio,
+            entering=np.arange(len(batch)) if direction is None else np.flatnonzero(direction == 0),
+        )  # fmt: skip
+
+    def _add_traffic(
+        self, cells: _Cells, start_ns: Integers, end_ns: Integers, odd: Floats | float, oldest: int
+    ) -> None:
+        for part in _parts(cells.entering, start_ns, end_ns, self._bin_ns):
             shares = spread(start_ns[part], end_ns[part], self._bin_ns, oldest)
             record = part[shares.record]
-            weight = shares.share * ratio[record]
-            self._traffic.add(
-                [shares.bin, *(column[record] for column in columns)],
-                [octets[record] * weight, packets[record] * weight, ratio[record],
-                 odd[record].astype(np.float64), np.zeros(len(record))],
-            )  # fmt: skip
+            values = (
+                cells.octets[record] * shares.share,
+                cells.packets[record] * shares.share,
+                cells.ratio if isinstance(cells.ratio, float) else cells.ratio[record],
+                odd if isinstance(odd, float) else odd[record],
+                0.0,
+            )
+            keys = [shares.bin, *(picked(column, record) for column in cells.keys)]
+            self._traffic.add(keys, values, len(record))
             if self._traffic.should_merge:
                 self._fold()
 
-    def _class(self, batch: RecordBatch) -> Integers:
+    def _class(self, batch: RecordBatch) -> Column:
         """The class: ipDiffServCodePoint, else the upper six bits of ipClassOfService."""
         if not self._granularity.per_class:
-            return np.zeros(len(batch), dtype=np.int64)
+            return 0
         dscp = batch.integers(ie.DSCP)
         return batch.or_zero(ie.TOS) >> 2 if dscp is None else dscp
 

@@ -44,12 +44,15 @@ DESTINATION = Side(
 )
 
 
+Column = Integers | int  # one number where all rows have the same
+
+
 @dataclass(frozen=True)
 class Prefixes:
     """A column of prefixes."""
 
-    kind: Integers
-    upper: Integers
+    kind: Column
+    upper: Column
     lower: Integers
 
 
@@ -57,21 +60,28 @@ def prefixes(batch: RecordBatch, side: Side, longest_v4: int = 32, longest_v6: i
     """The addresses, masked with the exported prefix length (none told: a host), at most the longest."""
     whole = batch.integers(side.ipv4)
     if whole is not None:
-        lengths = _lengths(batch.integers(side.length_v4), len(batch), 32, longest_v4)
-        return Prefixes(lengths, np.zeros(len(batch), np.int64), whole & -(1 << (32 - lengths)))
+        lengths = _lengths(batch.integers(side.length_v4), 32, longest_v4)
+        return Prefixes(lengths, 0, whole & -(1 << (32 - lengths)))
     halves = batch.halves(side.ipv6)
     if halves is None:
         return None
-    lengths = _lengths(batch.integers(side.length_v6), len(batch), 128, longest_v6)
-    upper, lower = halves[0] & _mask(lengths), halves[1] & _mask(lengths - 64)
-    return Prefixes(lengths + _V6, upper, lower)
+    lengths = np.broadcast_to(_lengths(batch.integers(side.length_v6), 128, longest_v6), len(batch))
+    return Prefixes(lengths + _V6, halves[0] & _mask(lengths), halves[1] & _mask(lengths - 64))
 
 
-def _lengths(lengths: Integers | None, count: int, bits: int, longest: int) -> Integers:
+def _lengths(lengths: Integers | None, bits: int, longest: int) -> Column:
     """Prefix lengths; 0, which exporters send for "no route known", and nonsense count as host length."""
-    if lengths is None:
-        return np.full(count, longest, dtype=np.int64)
+    if lengths is None or not len(lengths):
+        return longest
+    lowest, highest = int(lengths.min()), int(lengths.max())
+    if lowest == highest:
+        return min(lowest if 0 < lowest <= bits else bits, longest)
     return np.minimum(np.where((lengths > 0) & (lengths <= bits), lengths, bits), longest)
+
+
+def picked(column: Column, rows: Integers) -> Column:
+    """These rows of a column."""
+    return column if isinstance(column, int) else column[rows]
 
 
 def _mask(lengths: Integers) -> Integers:
@@ -146,10 +156,8 @@ def spread(start_ns: Integers, end_ns: Integers, bin_ns: int, oldest: int = -(2*
     """
     first = np.maximum(start_ns // bin_ns, oldest)
     last = np.maximum(first, (end_ns - 1) // bin_ns)
-    within = np.flatnonzero(first == last)
-    if len(within) == len(first):
-        return Shares(within, first, np.ones(len(first)))
-    across = np.flatnonzero(first != last)
+    alone = first == last
+    within, across = np.flatnonzero(alone), np.flatnonzero(~alone)
     bins_each = (last - first)[across] + 1
     record = np.repeat(across, bins_each)
     offset = np.arange(len(record)) - np.repeat(np.cumsum(bins_each) - bins_each, bins_each)
@@ -170,10 +178,10 @@ class Groups:
     The columns become one integer key. Where the keys lie close together they are counted, else sorted.
     """
 
-    def __init__(self, columns: Sequence[Integers]) -> None:
+    def __init__(self, columns: Sequence[Column], rows: int) -> None:
         self._columns = columns
-        key, size = _combined(columns)
-        if size <= _DENSE * len(key):
+        key, size = _combined(columns, rows)
+        if size <= _DENSE * rows:
             self._of, self._examples = _counted(key, size)
         else:
             self._of, self._examples = _sorted(key)
@@ -183,22 +191,26 @@ class Groups:
 
     def distinct(self) -> list[Integers]:
         """The distinct rows, column by column, in order."""
-        return [column[self._examples] for column in self._columns]
+        return [
+            np.full(len(self), column) if isinstance(column, int) else column[self._examples]
+            for column in self._columns
+        ]
 
-    def sums(self, values: Floats) -> Floats:
+    def sums(self, values: Floats | float) -> Floats:
         """Of every group."""
-        summed: Floats = np.bincount(self._of, values, len(self)).astype(np.float64, copy=False)
+        each = np.full(len(self._of), values) if isinstance(values, float) else values
+        summed: Floats = np.bincount(self._of, each, len(self)).astype(np.float64, copy=False)
         return summed
 
-    def highest(self, values: Floats) -> Floats:
+    def highest(self, values: Floats | float) -> Floats:
         """Of every group."""
-        if not len(values) or values[0] == values.max() == values.min():
-            return np.full(len(self), values[0] if len(values) else 0.0)
+        if isinstance(values, float):
+            return np.full(len(self), values)
         most: Floats = np.full(len(self), -np.inf)
         np.maximum.at(most, self._of, values)
         return most
 
-    def lowest(self, values: Floats) -> Floats:
+    def lowest(self, values: Floats | float) -> Floats:
         """Of every group."""
         return -self.highest(-values)
 
@@ -224,14 +236,16 @@ def _sorted(key: Integers) -> tuple[Integers, Integers]:
     return of, order[first]
 
 
-def _combined(columns: Sequence[Integers]) -> tuple[Integers, int]:
+def _combined(columns: Sequence[Column], rows: int) -> tuple[Integers, int]:
     """One integer a row, equal exactly where the rows are: the columns as digits of mixed radix; the range.
 
     Bits that are zero in a whole column, as hosts' are in prefixes, are left out. Where the ranges have no
     room in 63 bits together, what there is so far, and then the column, is numbered first.
     """
-    combined, size = np.zeros(len(columns[0]), dtype=np.int64), 1
-    for column in columns if len(combined) else ():
+    combined, size = np.zeros(rows, dtype=np.int64), 1
+    for column in columns if rows else ():
+        if isinstance(column, int):
+            continue
         lowest, highest = int(column.min()), int(column.max())
         if lowest == highest:
             continue

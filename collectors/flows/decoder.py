@@ -19,7 +19,7 @@ messages of one stream and template as one batch. Theory and invariants:
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -31,7 +31,7 @@ from collectors.flows.batch import RecordBatch, per_record
 from collectors.flows.message import PROTOCOLS, read_message
 from collectors.flows.sampling import Samplers
 from collectors.flows.sequence import Sequence
-from collectors.flows.template import FIRST_ID, Cut, Template
+from collectors.flows.template import FIRST_ID, Cut, Template, Variable
 from twin.errors import DecodeError
 
 MAX_STREAMS = 256  # per exporter; the least recently heard goes first. Line cards have domains of their own
@@ -40,11 +40,24 @@ _IPFIX_OPTIONS = 3
 MAX_HELD_SETS, MAX_HELD_OCTETS, MAX_HELD_S = 128, 512 * 1024, 300  # per exporter
 
 Exporter = tuple[str, int] | tuple[str, int, str]  # address, port, transport where it is not UDP
+Ints = Collection[int]
 StreamKey = tuple[Exporter, int, int]  # exporter, protocol version, domain
 
 
 # Records found in a message: their template, when they were sent, the exporter's uptime then, and themselves.
 _Found = tuple[Template, int, int, Cut]
+
+
+@dataclass(slots=True, eq=False)
+class _Gathered:
+    """Records of one template that wait to be taken. Nothing is kept by the message but numbers."""
+
+    template: Template
+    fixed: bytearray = field(default_factory=bytearray)
+    counts: list[int] = field(default_factory=list)
+    sent_s: list[int] = field(default_factory=list)
+    uptime_ms: list[int] = field(default_factory=list)
+    variable: list[Variable] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +81,7 @@ class Stream:
     templates: dict[int, Template] = field(default_factory=dict)
     samplers: Samplers = field(default_factory=Samplers)
     boot_ms: int = -1  # when the exporter started, where its options tell (systemInitTimeMilliseconds)
-    gathered: dict[int, list[_Found]] = field(default_factory=dict)  # by identity of the template
+    gathered: dict[int, _Gathered] = field(default_factory=dict)  # by identity of the template
     used: int = 0  # the count of messages when it was last heard
 
 
@@ -99,6 +112,7 @@ class FlowSession:
     def __init__(self) -> None:
         self.counters = FlowCounters()
         self.lost_records: Counter[str] = Counter()  # per exporter address; late messages give back
+        self.gathered_records = 0  # since the last ``take``
         self.changed = False  # templates or samplers, since whoever keeps them last looked
         self._streams: dict[StreamKey, Stream] = {}
         self._owners: dict[str, _Owner] = {}  # by address: as many as the caller lets in
@@ -110,9 +124,10 @@ class FlowSession:
         self.feed(datagram, exporter)
         return self.take()
 
-    def feed(self, datagram: bytes, exporter: Exporter) -> None:
-        """Take one message in; DecodeError when it is malformed."""
-        version, sent_s, uptime_ms, number, domain, sets, ratio = read_message(datagram)
+    def feed(self, datagram: bytes | memoryview, exporter: Exporter) -> None:
+        """Take one message in, and keep nothing of its buffer; DecodeError when it is malformed."""
+        body = memoryview(datagram)
+        version, sent_s, uptime_ms, number, domain, sets, ratio = read_message(body)
         stream = self._streams.get((exporter, version, domain))
         if stream is None:
             stream = self._open(exporter, version, domain)
@@ -123,14 +138,14 @@ class FlowSession:
             for set_id, start, end in sets:
                 template = stream.templates.get(set_id)
                 if template is not None:
-                    cut = template.cut(datagram, start, end)
+                    cut = template.cut(body, start, end)
                     counted += cut[0]
                     found.append((template, sent_s, uptime_ms, cut))
                 elif set_id < FIRST_ID:
-                    found += self._learn(stream, version, sent_s, set_id, memoryview(datagram)[start:end])
+                    found += self._learn(stream, version, sent_s, set_id, body[start:end])
                 else:
                     all_counted = False
-                    self._hold(stream.owner, _Held(stream, set_id, datagram[start:end], sent_s, uptime_ms))
+                    self._hold(stream.owner, _Held(stream, set_id, bytes(body[start:end]), sent_s, uptime_ms))
         except DecodeError:
             stream.sequence.unsure()
             raise
@@ -150,13 +165,19 @@ class FlowSession:
         batches: list[RecordBatch] = []
         for stream in self._dirty:
             gathered, stream.gathered = stream.gathered, {}
-            made = [_batch(stream, found) for found in gathered.values()]
+            made = [_batch(stream, one) for one in gathered.values()]
             for options in made:
                 if options.is_options:
                     self._learn_options(stream, options)
             batches += [batch if batch.is_options else _explained(stream, batch) for batch in made]
         self._dirty = {}
+        self.counters.records += self.gathered_records
+        self.gathered_records = 0
         return batches
+
+    def find(self, exporter: Exporter, version: int, domain: int) -> Stream | None:
+        """The stream of these, if it was heard."""
+        return self._streams.get((exporter, version, domain))
 
     def forget(self, exporter: Exporter) -> None:
         """A transport session that is over, as TCP's can be: what it said holds no more."""
@@ -251,7 +272,7 @@ class FlowSession:
             try:
                 if abs(now_s - held.sent_s) > MAX_HELD_S:
                     raise DecodeError("too old")
-                cut = stream.templates[id].cut(held.body, 0, len(held.body))
+                cut = stream.templates[id].cut(memoryview(held.body), 0, len(held.body))
             except DecodeError:
                 self.counters.sets_dropped += 1
                 continue
@@ -261,12 +282,31 @@ class FlowSession:
     # ------------------------------------------------------------------------------------ records
 
     def _gather(self, stream: Stream, found: _Found) -> None:
-        gathered = stream.gathered.get(id(found[0]))
+        template, sent_s, uptime_ms, (rows, fixed, variable) = found
+        gathered = self.gather(stream, template, fixed, (rows,), (sent_s,), (uptime_ms,))
+        if variable:
+            gathered.variable.append(variable)
+
+    def gather(
+        self,
+        stream: Stream,
+        template: Template,
+        fixed: bytes | memoryview,
+        counts: Ints,
+        sent_s: Ints,
+        uptime_ms: Ints,
+    ) -> _Gathered:
+        """Records of one template, back to back: so many of each message, and what its header says."""
+        gathered = stream.gathered.get(id(template))
         if gathered is None:
-            gathered = stream.gathered[id(found[0])] = []
+            gathered = stream.gathered[id(template)] = _Gathered(template)
             self._dirty[stream] = None
-        gathered.append(found)
-        self.counters.records += found[3][0]
+        gathered.fixed += fixed
+        gathered.counts += counts
+        gathered.sent_s += sent_s
+        gathered.uptime_ms += uptime_ms
+        self.gathered_records += sum(counts)
+        return gathered
 
     def _learn_options(self, stream: Stream, options: RecordBatch) -> None:
         self.changed |= stream.samplers.learn(options)
@@ -276,19 +316,18 @@ class FlowSession:
             self.changed = True
 
 
-def _batch(stream: Stream, found: list[_Found]) -> RecordBatch:
-    """What was found of one template as one batch."""
-    template = found[0][0]
-    counts = [cut[0] for _, _, _, cut in found]
+def _batch(stream: Stream, gathered: _Gathered) -> RecordBatch:
+    """What was gathered of one template as one batch."""
+    counts, names = gathered.counts, gathered.template.variable
     return RecordBatch(
         address=stream.address,
         domain=stream.domain,
-        export_time_s=per_record([sent_s for _, sent_s, _, _ in found], counts, np.int64),
-        template=template,
-        fixed=b"".join([cut[1] for _, _, _, cut in found]),
+        export_time_s=per_record(gathered.sent_s, counts, np.int64),
+        template=gathered.template,
+        fixed=gathered.fixed,
         count=sum(counts),
-        variable={name: [v for _, _, _, cut in found for v in cut[2][name]] for name in template.variable},
-        uptime_ms=per_record([uptime_ms for _, _, uptime_ms, _ in found], counts, np.int64),
+        variable={name: [value for some in gathered.variable for value in some[name]] for name in names},
+        uptime_ms=per_record(gathered.uptime_ms, counts, np.int64),
     )
 
 

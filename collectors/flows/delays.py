@@ -18,7 +18,7 @@ import numpy as np
 
 from collectors.flows import elements as ie
 from collectors.flows.batch import Floats, Integers, RecordBatch
-from collectors.flows.columns import SOURCE, Groups, prefix_text, prefixes
+from collectors.flows.columns import SOURCE, Column, Groups, picked, prefix_text, prefixes
 from twin.records import DelayReport, PathDelay
 
 KEEP_BINS = 24
@@ -49,7 +49,7 @@ class DelayAggregator:
         self._sources: dict[str, tuple[int, int]] = {}  # source → oldest and newest bin it was seen in
         self._closed_bin: int | None = None
 
-    def add(self, batch: RecordBatch, device: Integers, bins: Integers) -> None:
+    def add(self, batch: RecordBatch, device: Column, bins: Integers) -> None:
         """Records, the exporter of each, and the bin in which it ended."""
         source, count = prefixes(batch, SOURCE), batch.counter(ie.PACKETS, ie.PACKETS_TOTAL)
         if source is None or count is None:
@@ -59,8 +59,10 @@ class DelayAggregator:
         low_us = _column(batch, ie.DELAY_MIN_US) if batch.has(ie.DELAY_MIN_US) else mean_us
         high_us = _column(batch, ie.DELAY_MAX_US) if batch.has(ie.DELAY_MAX_US) else mean_us
         measured = np.flatnonzero(count > 0)
-        keys = [column[measured] for column in (bins, device, source.kind, source.upper, source.lower)]
-        groups = Groups(keys)
+        keys = [
+            picked(column, measured) for column in (bins, device, source.kind, source.upper, source.lower)
+        ]
+        groups = Groups(keys, len(measured))
         sums = (
             groups.sums(count.astype(np.float64)[measured]),
             groups.sums(total_us[measured]),

@@ -48,13 +48,13 @@ class Protocol:
     """One row of the table below."""
 
     name: str
-    read: Callable[[bytes], Message]
+    read: Callable[[Body], Message]
     template_sets: dict[int, ReadTemplates] = field(default_factory=dict)
     templates: tuple[Template, ...] = ()  # known beforehand
     counts_messages: bool = False  # what the sequence number counts
 
 
-def read_message(datagram: bytes) -> Message:
+def read_message(datagram: Body) -> Message:
     """Whatever protocol it is; DecodeError when it is none, or does not fit."""
     if len(datagram) < 2:
         raise DecodeError(f"{len(datagram)} octets are no flow export: the version alone has 2")
@@ -67,7 +67,7 @@ def read_message(datagram: bytes) -> Message:
     return protocol.read(datagram)
 
 
-def _read_ipfix(datagram: bytes) -> Message:
+def _read_ipfix(datagram: Body) -> Message:
     if len(datagram) < HEADER.size:
         raise DecodeError(f"{len(datagram)} octets are no IPFIX message: its header alone has {HEADER.size}")
     _, length, sent_s, number, domain = HEADER.unpack_from(datagram)
@@ -76,14 +76,14 @@ def _read_ipfix(datagram: bytes) -> Message:
     return IPFIX, sent_s, -1, number, domain, _split(datagram, HEADER.size, length), 0.0
 
 
-def _read_v9(datagram: bytes) -> Message:
+def _read_v9(datagram: Body) -> Message:
     if len(datagram) < HEADER_V9.size:
         raise DecodeError(f"{len(datagram)} octets are no NetFlow 9: its header alone has {HEADER_V9.size}")
     _, _, uptime_ms, sent_s, number, source_id = HEADER_V9.unpack_from(datagram)
     return V9, sent_s, uptime_ms, number, source_id, _split(datagram, HEADER_V9.size, len(datagram)), 0.0
 
 
-def _read_v5(datagram: bytes) -> Message:
+def _read_v5(datagram: Body) -> Message:
     if len(datagram) < HEADER_V5.size:
         raise DecodeError(f"{len(datagram)} octets are no NetFlow 5: its header alone has {HEADER_V5.size}")
     header = HEADER_V5.unpack_from(datagram)
@@ -102,7 +102,7 @@ def _read_v5(datagram: bytes) -> Message:
     )
 
 
-def _split(datagram: bytes, at: int, end: int) -> Sets:
+def _split(datagram: Body, at: int, end: int) -> Sets:
     """The sets of a message, one by one."""
     while at < end:
         if end - at < _SET.size:

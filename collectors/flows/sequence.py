@@ -18,6 +18,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from collectors.flows.batch import Integers
+
 _MODULUS, _HALF = 2**32, 2**31
 _JUMP = 1_000_000  # a larger gap is a restart with a random number, not a loss
 
@@ -45,6 +49,18 @@ class Sequence:
             return self._out_of_order(number, advance)
         self._go_on(number, advance)
         return 0
+
+    def take_run(self, numbers: Integers, records: Integers) -> bool:
+        """Note messages that continue one another, and the ones before; if they do not, nothing is noted."""
+        advance = np.ones_like(records) if self.counts_messages else records
+        ends = (numbers + advance) % _MODULUS
+        starts_well = self.expected < 0 or numbers[0] == self.expected
+        if not starts_well or not np.array_equal(ends[:-1], numbers[1:]):
+            return False
+        self.messages += len(numbers)
+        self.records += int(records.sum())
+        self._go_on(int(numbers[-1]), int(advance[-1]))
+        return True
 
     def unsure(self) -> None:
         """A message could not be counted."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from collectors.flows.batch import Floats, Integers
-from collectors.flows.columns import Groups
+from collectors.flows.columns import Column, Groups
 
-Reduce = Callable[[Groups, Floats], Floats]
+Value = Floats | float  # one number where all rows have the same
+Reduce = Callable[[Groups, Value], Floats]
 Keys = list[Integers]
 Values = list[Floats]
 _MERGE_ROWS = 8192
@@ -28,9 +29,9 @@ class Table:
     def __len__(self) -> int:
         return len(self._keys[0]) + self._fresh_rows
 
-    def add(self, keys: Keys, values: Values) -> None:
+    def add(self, keys: Sequence[Column], values: Sequence[Value], rows: int) -> None:
         """Rows, equal ones among them."""
-        self._fresh.append(self._grouped(keys, values))
+        self._fresh.append(self._grouped(keys, values, rows))
         self._fresh_rows += len(self._fresh[-1][0][0])
 
     @property
@@ -49,7 +50,7 @@ class Table:
 
     def replace(self, keys: Keys, values: Values) -> None:
         """These rows instead of all there are."""
-        self._keys, self._values = self._grouped(keys, values)
+        self._keys, self._values = self._grouped(keys, values, len(keys[0]))
         self._fresh, self._fresh_rows = [], 0
 
     def take(self, newest: int) -> tuple[Keys, Values]:
@@ -59,8 +60,8 @@ class Table:
         self._keys, self._values = [key[end:] for key in keys], [value[end:] for value in values]
         return [key[:end] for key in keys], [value[:end] for value in values]
 
-    def _grouped(self, keys: Keys, values: Values) -> tuple[Keys, Values]:
-        groups = Groups(keys)
+    def _grouped(self, keys: Sequence[Column], values: Sequence[Value], rows: int) -> tuple[Keys, Values]:
+        groups = Groups(keys, rows)
         return groups.distinct(), [
             reduce(groups, one) for reduce, one in zip(self._reduce, values, strict=True)
         ]

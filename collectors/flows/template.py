@@ -56,7 +56,7 @@ class Field(NamedTuple):
 Variable = dict[str, list[bytes]]
 # The records of one data set: their number, their fixed fields back to back without padding, and those of
 # variable length. A plain tuple, because one is made for every datagram.
-Cut = tuple[int, bytes, Variable]
+Cut = tuple[int, memoryview | bytes, Variable]
 _NO_VARIABLE: Variable = {}
 
 
@@ -112,15 +112,15 @@ class Template:
         """Octets of the shortest possible record; what is left over and shorter is padding."""
         return sum(1 if field.length == VARIABLE else field.length for field in self.fields)
 
-    def cut(self, datagram: bytes, start: int, end: int) -> Cut:
-        """The records of a data set's body; DecodeError when it does not fit."""
+    def cut(self, message: Body, start: int, end: int) -> Cut:
+        """The records of a data set whose body lies there; DecodeError when it does not fit."""
         shortest = self.shortest
         count = (end - start) // shortest
         if count == 0:
             raise DecodeError(f"data set {self.id}: {end - start} octets, one record has {shortest}")
         if self.variable:
-            return self._walk(memoryview(datagram)[start:end])
-        return count, datagram[start : start + count * shortest], _NO_VARIABLE
+            return self._walk(message[start:end])
+        return count, message[start : start + count * shortest], _NO_VARIABLE
 
     def _walk(self, body: Body) -> Cut:
         fixed = bytearray()

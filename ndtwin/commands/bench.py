@@ -76,6 +76,17 @@ def snmp(
     _tell(figures, as_json)
 
 
+@app.command()
+def ipfix(
+    records: Annotated[int, typer.Option(help="Flow records, some 22 a datagram.", min=1000)] = 1_000_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Flow records a second, decoded and summed on one core, beside nfcapd and PyPI's netflow."""
+    from ndtwin.bench_ipfix import bench_ipfix
+
+    _tell(bench_ipfix(records, watch=say), as_json)
+
+
 def _tell(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(figures)

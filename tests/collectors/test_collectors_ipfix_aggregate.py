@@ -144,7 +144,7 @@ def test_spreading_keeps_the_total(flows: list[tuple[int, int]]) -> None:
 def test_grouping_is_by_all_columns(rows: list[tuple[int, int]]) -> None:
     """Rows are in one group exactly when they are equal."""
     columns = [np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)]
-    groups = Groups(columns)
+    groups = Groups(columns, len(rows))
     of_group = list(zip(*(column.tolist() for column in groups.distinct()), strict=True))
     assert of_group == sorted(set(rows))
     values = np.arange(len(rows), dtype=np.float64)
