@@ -40,6 +40,7 @@ EFFECTS: dict[str, Effect] = {
     "silent": Effect("does not answer", counters=True),
     "flows-missing": Effect("sends no flow records", traffic=True),
     "delays-missing": Effect("measures no delays any more"),
+    "probes-unanswered": Effect("exchanges probes with nobody"),
     "clock-unsynchronised": Effect("has a clock that is not synchronised", probes=True),
     "clock-step": Effect("had its clock set", probes=True),
     "flows-lost": Effect(traffic=True),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 
 from anomaly.processor import DivergenceProcessor
 from collectors.inventory import load_inventory
+from collectors.own_health import OwnHealth
 from collectors.service import run_collectors
 from collectors.stats import CollectorStats
 from ndtwin.commands.common import stop_event_on_signals
@@ -53,11 +55,9 @@ def run_collect(settings: Settings, stop: threading.Event) -> None:
 
 async def _beat(heart: Heart, stats: CollectorStats, stop: threading.Event, ended: asyncio.Event) -> None:
     """Tell how it goes until the signal comes, then end the collectors."""
+    health = OwnHealth()
     while not stop.is_set():
-        silent = ", ".join(sorted(stats.silent)[:5])
-        heart.beat(
-            "degraded" if silent else "running", f"silent: {silent}" if silent else "", stats.metrics()
-        )
+        heart.beat(*health.look(stats, time.monotonic()))
         await asyncio.sleep(BEAT_S)
     ended.set()
 

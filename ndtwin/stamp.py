@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from collectors.inventory import Inventory, Secret, load_inventory
+from collectors.own_health import OwnHealth
 from collectors.stamp.clock import OwnClock
 from collectors.stamp.prober import Prober, prober_of
 from collectors.stamp.reflecting import ReflectorService
@@ -99,15 +101,12 @@ def _inside(probe: Probe, netns: str) -> Probe:
 async def _send(
     settings: Settings, inventory: Inventory, probes: Sequence[Probe], publisher: Publisher
 ) -> None:
-    stats, stop = CollectorStats(), stop_event_on_signals()
+    stats, health, stop = CollectorStats(), OwnHealth(), stop_event_on_signals()
     heart = Heart(publisher, "stamp-" + "-".join(sorted({probe.source for probe in probes}))[:60])
     bin_ns = int(settings.pipeline.window_s / 2 * 1e9)
     work = asyncio.create_task(prober_of(inventory, probes, publisher.publish, stats, bin_ns=bin_ns).run())
     while not stop.is_set() and not work.done():
-        silent = ", ".join(sorted(stats.silent)[:5])
-        heart.beat(
-            "degraded" if silent else "running", f"silent: {silent}" if silent else "", stats.probes.metrics()
-        )
+        heart.beat(*health.look(stats, time.monotonic()))
         await asyncio.wait([work], timeout=BEAT_S)
     heart.beat("stopped")
     if work.done():

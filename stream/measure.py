@@ -14,6 +14,9 @@ last read. One-way delays by clocks known not to be synchronised are left out an
 negative ones. A result read again after its window has closed is no news and is left out; so a device must
 be read at least once a window.
 
+*Probes that nobody answers* say nothing about delay, and much about the node: who gets no answer from
+anybody (of two targets or more), and who answers none of the others' probes, is flagged.
+
 *Classes.* The twin predicts best effort: probes of other classes (DSCP other than 0) are records, archived
 and replayed, but not in the planes.
 
@@ -178,6 +181,29 @@ class MergedDelays:
     )  # "DEVICE" that measured → end of its newest measurement
 
 
+@dataclass
+class _Asked:
+    """Who probed whom, and whether anything came back."""
+
+    pairs: dict[tuple[str, str], bool] = field(default_factory=dict)
+
+    def note(self, source: str, target: str, *, answered: bool) -> None:
+        """One measurement of one path."""
+        self.pairs[source, target] = answered or self.pairs.get((source, target), False)
+
+    def unanswered(self) -> set[str]:
+        """Sources that nobody answers, and targets that answer nobody else."""
+        targets: dict[str, list[bool]] = {}
+        sources: dict[str, list[bool]] = {}
+        for (source, _), answered in self.pairs.items():
+            sources.setdefault(source, []).append(answered)
+        mute = {source for source, answers in sources.items() if len(answers) > 1 and not any(answers)}
+        for (source, target), answered in self.pairs.items():
+            if source not in mute:
+                targets.setdefault(target, []).append(answered)
+        return mute | {target for target, answers in targets.items() if not any(answers)}
+
+
 _Identity = tuple[str, str, str, str, str, int, int, int, float]
 _BEST_EFFORT = 0
 _Reading = tuple[int, PathDelay, DelayReport]
@@ -194,13 +220,15 @@ def delays_of(reports: list[DelayReport], window: Window, resolver: Resolver) ->
         if not report.delays:  # it measured nothing, which is not the same as being silent
             merged.probers[device] = max(report.observed_at_ns, merged.probers.get(device, 0))
     sums: dict[tuple[DelayMethod, Direction], _Sums] = {}
-    unresolved = 0
+    unresolved, asked = 0, _Asked()
     for _, (_, part, report) in sorted(_last_readings(reports, window).items(), key=lambda item: item[0]):
         source, target = resolver.node(report.device), resolver.node(part.destination)
-        prober = resolver.name(report.reporter or report.device)
+        device, prober = resolver.name(report.device), resolver.name(report.reporter or report.device)
         merged.probers[prober] = max(part.end_ns, merged.probers.get(prober, 0))
+        if not report.reporter and part.sent:
+            asked.note(device, resolver.name(part.destination), answered=part.count > 0)
         if flaw := _flaw(part, report):
-            merged.flags.add(f"{flaw}:{resolver.name(report.device)}")
+            merged.flags.add(f"{flaw}:{device}")
         elif part.traffic_class != _BEST_EFFORT:
             continue
         elif min(source, target) < 0:
@@ -212,6 +240,7 @@ def delays_of(reports: list[DelayReport], window: Window, resolver: Resolver) ->
             sums[key].add(part, resolver.path(source, target))
     if unresolved:
         merged.flags.add(f"delays-unresolved:{unresolved}")
+    merged.flags |= {f"probes-unanswered:{node}" for node in asked.unanswered()}
     merged.planes = tuple(sums[key].measurement(*key) for key in sorted(sums))
     return merged
 

@@ -99,10 +99,17 @@ class StoreCollector(Collector):
         restarts = CounterMetricFamily(
             "ndtwin_component_restarts", "Processes replaced.", labels=["component"]
         )
+        figures = GaugeMetricFamily(
+            "ndtwin_component_figure",
+            "What a component counts of itself, from its newest heartbeat.",
+            labels=["component", "figure"],
+        )
         for component in self._store.components(now_ns):
             up.add_metric([component.name], float(component.state in OK_STATES))
             restarts.add_metric([component.name], component.restarts)
-        yield from (up, restarts)
+            for name, value in component.metrics.items():
+                figures.add_metric([component.name, name], value)
+        yield from (up, restarts, figures)
 
     def _of_records(self) -> Iterable[Metric]:
         counters = self._store.counters()

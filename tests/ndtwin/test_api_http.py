@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
@@ -232,8 +233,10 @@ def test_before_the_first_window_everything_says_so() -> None:
     assert client.get("/metrics").status_code == 200
 
 
-def test_metrics_are_what_prometheus_reads(client: Client) -> None:
-    """Parsed by Prometheus' own parser: paths, alerts, components, and the requests of this test."""
+def test_metrics_are_what_prometheus_reads(client: Client, store: Store) -> None:
+    """Parsed by Prometheus' own parser: paths, alerts, components with their own figures, requests."""
+    (beat,) = heartbeats(time.time_ns(), names=("collect",))
+    feed(store, [msgspec.structs.replace(beat, metrics={"probes_sent": 7.0})])
     client.get(f"{V1}/networks/nsfnet/paths?limit=1")
     client.get(f"{V1}/networks/foo/state")
     samples = {
@@ -244,6 +247,7 @@ def test_metrics_are_what_prometheus_reads(client: Client) -> None:
     assert samples["ndtwin_paths", ("network", "nsfnet"), ("what", "measured")] == 182
     assert samples["ndtwin_alerts", ("state", "firing")] == 1
     assert samples["ndtwin_component_up", ("component", "twin")] == 1
+    assert samples["ndtwin_component_figure", ("component", "collect"), ("figure", "probes_sent")] == 7
     assert samples["ndtwin_windows_total", ("network", "nsfnet")] == 5
     route = ("route", f"{V1}/networks/{{network}}/paths")
     assert samples["ndtwin_api_requests_total", ("method", "GET"), route, ("status", "200")] == 1

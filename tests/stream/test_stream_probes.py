@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from strategies import PROBE_BITS, T0, Ring, S, event_time_ns, loopback, name
@@ -133,3 +134,39 @@ def test_a_step_of_the_prober_s_clock_is_a_flag_of_its_device() -> None:
     log = [*both_ways(), probe(1, 0, 26, 3e-3, reporter=name(0), quality=("clock-step",))]
     update, _ = view_of(log)
     assert f"clock-step:{name(0)}" in update.quality
+
+
+def unanswered(source: int, target: int, end_s: int) -> DelayReport:
+    """Twenty packets, and nothing came back."""
+    report = probe(source, target, end_s, 0.0, direction="round-trip")
+    (part,) = report.delays
+    part = msgspec.structs.replace(part, count=0, sent=20, lost=20)
+    return msgspec.structs.replace(report, delays=(part,))
+
+
+def answered(source: int, target: int, end_s: int) -> DelayReport:
+    """Twenty packets there and back."""
+    report = probe(source, target, end_s, 5e-3, direction="round-trip")
+    (part,) = report.delays
+    return msgspec.structs.replace(report, delays=(msgspec.structs.replace(part, sent=20, lost=0),))
+
+
+@pytest.mark.parametrize(
+    ("dead", "alive", "flagged"),
+    [
+        ([(0, 1), (2, 1)], [(0, 2), (2, 0)], {1}),  # R001 answers nobody
+        ([(0, 1), (0, 2), (0, 3)], [(2, 1), (1, 2), (2, 3)], {0}),  # nobody answers R000
+        ([(0, 1)], [(0, 2), (2, 1)], set()),  # one path alone
+        ([(0, 1)], [], {1}),  # one prober, one target
+    ],
+)
+def test_who_exchanges_probes_with_nobody_is_flagged(
+    dead: list[tuple[int, int]], alive: list[tuple[int, int]], flagged: set[int]
+) -> None:
+    """The node that all failing probes have in common, and not its many counterparts."""
+    log: list[Record] = list(RING.log(60))
+    for end_s in range(5, 60, 5):
+        log += [unanswered(a, b, end_s) for a, b in dead] + [answered(a, b, end_s) for a, b in alive]
+    update, _ = view_of(log)
+    told = {flag for flag in update.quality if flag.startswith("probes-unanswered")}
+    assert told == {f"probes-unanswered:{name(i)}" for i in flagged}
