@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 RUNTIME_STAMP := $(VENV)/.installed
 # Debian packages whose programs check our protocols from outside, and the browser that opens the page.
-DEBIAN_TEST_PACKAGES := snmp snmpd nfdump victoria-metrics chromium
+DEBIAN_TEST_PACKAGES := snmp snmpd nfdump softflowd victoria-metrics chromium
 
 .PHONY: up test lint check format lock debian-test-packages
 

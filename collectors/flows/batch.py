@@ -95,7 +95,9 @@ class RecordBatch:
             return self.variable[key]
         if key not in self.template.columns:
             return None
-        return [value.tobytes() for value in self.records[key]]
+        column = self.records[key]
+        sent, size = column.tobytes(), column.dtype.itemsize  # as a whole: single values lose their byte order
+        return [sent[at : at + size] for at in range(0, len(sent), size)] if size else [b""] * self.count
 
     def times_ns(self, id: int) -> Integers | None:
         """A time element as nanoseconds since the Unix epoch, or None."""
