@@ -16,16 +16,18 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from ndtwin.lab.fault_desk import FaultDesk
 from ndtwin.lab.fault_records import FaultRecord, UnknownFaultError
-from ndtwin.lab.faults import FAULTS, FaultControl
-from ndtwin.lab.sim import Driver
 from twin.errors import UsageError
 
+Call = Callable[[Callable[[], FaultRecord]], Future[FaultRecord]]
 MOST_PATH_OCTETS = 107  # sun_path (unix(7))
 
 
@@ -38,10 +40,10 @@ class FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Control:
-    """The requests."""
+    """The requests. ``call`` runs an action where the network may be changed."""
 
-    def __init__(self, driver: Driver, faults: FaultControl, status: Callable[[], dict[str, object]]) -> None:
-        self._driver, self._faults, self._status = driver, faults, status
+    def __init__(self, call: Call, faults: FaultDesk[Any], status: Callable[[], dict[str, object]]) -> None:
+        self._call, self._faults, self._status = call, faults, status
 
     def application(self) -> web.Application:
         """The routes."""
@@ -56,7 +58,7 @@ class Control:
         return _json({**self._status(), "faults": self._faults.active()})
 
     async def _get_faults(self, request: web.Request) -> web.Response:
-        return _json({"kinds": [row.kind for row in FAULTS.values()], "active": self._faults.active()})
+        return _json({"kinds": self._faults.kinds(), "active": self._faults.active()})
 
     async def _post_fault(self, request: web.Request) -> web.Response:
         try:
@@ -71,7 +73,8 @@ class Control:
 
     async def _run(self, action: Callable[[], FaultRecord]) -> web.Response:
         try:
-            return _json(await asyncio.wrap_future(self._driver.call(action)))
+            record: FaultRecord = await asyncio.wrap_future(self._call(action))
+            return _json(record)
         except UnknownFaultError as error:
             return _json({"error": str(error)}, status=404)
         except UsageError as error:

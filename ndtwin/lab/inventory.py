@@ -66,7 +66,10 @@ class RunDirectory:
         self, network: Network, settings: LabSettings, addressing: Addressing, name: str
     ) -> Path:
         """The file the collectors read."""
-        content = inventory_of(network, settings, addressing, name)
+        return self.write(inventory_of(network, settings, addressing, name))
+
+    def write(self, content: Mapping[str, object]) -> Path:
+        """Write the inventory in one piece."""
         file = self.path / INVENTORY_NAME
         draft = file.with_suffix(".toml.new")
         draft.write_bytes(

@@ -174,7 +174,7 @@ class Lab:
         """The unix socket: first of all, since it tells whether a lab runs here already."""
         faults = FaultControl(self.driver, self.directory.path / JOURNAL_NAME)
         path = self.directory.path / SOCKET_NAME
-        runner = await serve_control(Control(self.driver, faults, self.status), path)
+        runner = await serve_control(Control(self.driver.call, faults, self.status), path)
         self._stack.callback(path.unlink, missing_ok=True)  # asyncio leaves it behind before Python 3.13
         self._stack.push_async_callback(runner.cleanup)
 

@@ -111,6 +111,11 @@ class Driver(threading.Thread):
         return self.world.devices
 
     @property
+    def back(self) -> list[int]:
+        """For every link the one back over the same cable."""
+        return self.world.back
+
+    @property
     def lag_s(self) -> float:
         """By how much the simulator is behind the wall clock; a step's length is no lag."""
         return max(0.0, self._elapsed_s() - self.simulator.now_s) if self.playing else 0.0
