@@ -128,17 +128,11 @@ def measure_once(
 ) -> dict[str, Any]:
     """So many packets to one address: delays in seconds, losses, and what is to be known about them."""
     _own_clock(clock, clock_error_s)
-    row = msgspec.convert(
-        {
-            "source": "here",
-            "target": to,
-            "packets_per_s": rate_pps,
-            "clock": clock,
-            "clock_error_s": clock_error_s,
-            **table,
-        },
-        ProbeTable,
-    )
+    told = {"packets_per_s": rate_pps, "clock": clock, "clock_error_s": clock_error_s, **table}
+    try:
+        row = msgspec.convert({"source": "here", "target": to, **told}, ProbeTable)
+    except msgspec.ValidationError as error:
+        raise UsageError(str(error)) from error
     key = _key(auth_key)
     probe = Probe(
         source="here",
@@ -184,8 +178,7 @@ _TOLD = (
 def _plain(delay: PathDelay | None) -> Mapping[str, Any]:
     if delay is None:
         return {}
-    told = {name: getattr(delay, name) for name in _TOLD}
-    return {
-        **{name: value for name, value in told.items() if value is not None},
-        "quality": list(delay.quality),
-    }
+    known = {name: value for name in _TOLD if (value := getattr(delay, name)) is not None}
+    if not delay.count:  # nothing came back: there is no delay to tell
+        known = {name: value for name, value in known.items() if name.startswith("lost")}
+    return {**known, "quality": list(delay.quality)}

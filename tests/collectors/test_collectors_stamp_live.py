@@ -1,20 +1,16 @@
-"""STAMP over real sockets: prober and reflector, a relay that loses and delays, two processes."""
+"""STAMP over real sockets: prober and reflector, a relay that loses and delays, namespaces."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from collector_peers import SECRETS, eventually
@@ -28,8 +24,7 @@ from collectors.stamp.reflecting import ReflectorService
 from collectors.stamp.reflector import Reflector, ReflectorSettings
 from collectors.stamp.tables import probes_of
 from collectors.stats import CollectorStats
-from ndtwin.stamp import endpoint
-from twin.errors import InventoryError, UsageError
+from twin.errors import InventoryError
 from twin.records import DelayReport, NetworkEvent, PathDelay, Record
 
 S = 1_000_000_000
@@ -390,28 +385,6 @@ def test_all_of_a_sender_s_probes_together_are_bounded() -> None:
         parse_inventory(text.replace("[[probes]]", rows + "[[probes]]"))
 
 
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("192.0.2.1", ("192.0.2.1", 862)),
-        ("192.0.2.1:5000", ("192.0.2.1", 5000)),
-        ("::1", ("::1", 862)),
-        ("[::1]:5000", ("::1", 5000)),
-        ("[::1]", ("::1", 862)),
-    ],
-)
-def test_addresses_of_the_command_line(text: str, parsed: tuple[str, int]) -> None:
-    """With and without a port, both families."""
-    assert endpoint(text) == parsed
-
-
-@pytest.mark.parametrize("text", ["192.0.2.1:http", "192.0.2.1:70000"])
-def test_addresses_that_are_none(text: str) -> None:
-    """Wrong use, told as such."""
-    with pytest.raises(UsageError, match="is not ADDRESS:PORT"):
-        endpoint(text)
-
-
 def test_a_namespace_that_is_not_there_is_one_line() -> None:
     """And our own namespace is left as it was."""
     before = os.readlink("/proc/self/ns/net")
@@ -420,35 +393,7 @@ def test_a_namespace_that_is_not_there_is_one_line() -> None:
     assert os.readlink("/proc/self/ns/net") == before
 
 
-# ------------------------------------------------------------------------------------------ two processes
-
-
-@pytest.mark.live
-def test_the_two_commands_measure_each_other(tmp_path: Path) -> None:
-    """`stamp reflect` and `stamp send --to` as processes, authenticated by a file's key, PTP against NTP."""
-    key = tmp_path / "key"
-    key.write_text("between the two of us\n")
-    ndtwin = [sys.executable, "-m", "ndtwin", "stamp"]
-    common = ["--auth-key", f"file:{key}", "--clock", "synchronised", "--json"]
-    reflector = subprocess.Popen(
-        [*ndtwin, "reflect", "--listen", "127.0.0.1:0", *common],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert reflector.stderr is not None
-        port = reflector.stderr.readline().rpartition(":")[2].strip()
-        sent = [*ndtwin, "send", "--to", f"127.0.0.1:{port}", "--count", "20", "--rate", "50", *common]
-        run = subprocess.run([*sent, "--timestamps", "ptp"], capture_output=True, text=True, check=True)
-    finally:
-        reflector.send_signal(signal.SIGINT)
-        out, _ = reflector.communicate(timeout=30)
-    figures = json.loads(run.stdout)
-    assert (figures["sent"], figures["received"]) == (20, 20)
-    assert (figures["forward_lost"], figures["backward_lost"]) == (0, 0)
-    assert 0 < figures["forward_mean_s"] < 0.5
-    assert json.loads(out) == {"reflected": 20, "unsent": 0}
+# ------------------------------------------------------------------------------------- network namespaces
 
 
 @pytest.mark.live
