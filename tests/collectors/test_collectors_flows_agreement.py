@@ -39,7 +39,7 @@ def test_what_softflowd_exports_is_read_as_nfdump_reads_it(
 
 
 def _apart_ms(ours: list[Row], theirs: list[Row]) -> int:
-    """Of starts and ends, at most; the uptimes they come from are 32 bits, and softflowd's NetFlow 5 says 0."""
+    """Of starts and ends, at most; uptimes are 32 bits, and softflowd sends 0 in NetFlow 5."""
     pairs = (
         (a, b)
         for one, other in zip(ours, theirs, strict=True)
