@@ -104,6 +104,8 @@ class Prober:
     bin_ns: int
     lanes: list[Lane] = field(default_factory=list)
     _told_until_ns: int = 0
+    _steps: OwnClock = field(default_factory=OwnClock)
+    _clocks: dict[tuple[str, float, str], OwnClock] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Send, receive and tell until cancelled."""
@@ -162,7 +164,10 @@ class Prober:
             wires=wires,
             pace=Pace(table.packets_per_s, table.stream),
             bins=ProbeBins(label, bin_ns=self.bin_ns, timeout_ns=self._timeout_ns),
-            clock=OwnClock(table.clock, table.clock_error_s, table.timestamps),
+            clock=self._clocks.setdefault(
+                (table.clock, table.clock_error_s, table.timestamps),
+                OwnClock(table.clock, table.clock_error_s, table.timestamps),
+            ),
         )
 
     @property
@@ -200,14 +205,14 @@ class Prober:
 
     def tick(self, now_ns: int) -> None:
         """Tell the bins that are complete."""
-        for lane in self.lanes:
-            if lane.clock.stepped():
+        if self._steps.stepped():
+            for lane in self.lanes:
                 lane.bins.stepped()
-        self._count()
         end_ns = (now_ns - self._timeout_ns) // self.bin_ns * self.bin_ns
         if end_ns <= self._told_until_ns:
             return
         self._told_until_ns = end_ns
+        self._count()
         measured: dict[str, list[tuple[Lane, Measured]]] = {lane.probe.source: [] for lane in self.lanes}
         for lane in self.lanes:
             for one in lane.bins.close(now_ns):

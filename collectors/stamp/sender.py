@@ -82,6 +82,8 @@ class SenderSession:
     def __init__(self, settings: SessionSettings) -> None:
         self.settings = settings
         self._extra_octets = max(settings.payload_octets - self._base_octets, 0)
+        self._sealed = bool(settings.key) and self._classed
+        self._unsealed = self._tlvs()
         self._next = 0
         self._newest_back = -1
         self._waiting: dict[int, _Sent] = {}  # by sequence number, oldest first
@@ -108,15 +110,25 @@ class SenderSession:
             self.settings.key,
         )
 
+    @property
+    def _classed(self) -> bool:
+        """Whether packets carry a Class of Service TLV: not for the default, and not without room."""
+        room = self._extra_octets - (_SEAL_OCTETS if self.settings.key else 0)
+        return self.settings.dscp > 0 and room >= _COS_OCTETS
+
+    def _tlvs(self) -> bytes:
+        """The class of service and padding up to the size, less the seal."""
+        extra = b""
+        if self._classed:
+            value = tlv.ClassOfService(self.settings.dscp).to_value()
+            extra = tlv.encode(tlv.CLASS_OF_SERVICE, value)
+        room = self._extra_octets - (_SEAL_OCTETS if self._sealed else 0)
+        return extra + tlv.padding(room - len(extra))
+
     def _extra(self, sequence: int) -> bytes:
-        """A class of service where it is not the default and there is room, padding, the seal with a key."""
-        room = self._extra_octets
-        classed = self.settings.dscp > 0 and room >= _COS_OCTETS
-        extra = tlv.encode(tlv.CLASS_OF_SERVICE, tlv.ClassOfService(self.settings.dscp).to_value())
-        extra = extra if classed else b""
-        sealed = bool(self.settings.key) and classed
-        extra += tlv.padding(room - len(extra) - (_SEAL_OCTETS if sealed else 0))
-        return tlv.seal(sequence % _WRAP, extra, self.settings.key) if sealed else extra
+        return (
+            tlv.seal(sequence % _WRAP, self._unsealed, self.settings.key) if self._sealed else self._unsealed
+        )
 
     def expire(self, now_ns: int) -> None:
         """Forget the packets whose time-out has passed."""

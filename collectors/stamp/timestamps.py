@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 TimestampFormat = Literal["ntp", "ptp"]
@@ -88,6 +89,7 @@ class ErrorEstimate:
         )
 
 
+@lru_cache(maxsize=256)  # a clock's error changes once a second at most, and goes into every packet
 def _scaled(error_s: float) -> tuple[int, int]:
     """(scale, multiplier), the smallest pair that is not less than the error."""
     largest = math.ldexp(255, _LARGEST_SCALE - 32)
