@@ -95,6 +95,7 @@ class FlowListener:
         self._faulty_ns: dict[str, int] = {}  # exporter → its last fault
         self._peers: dict[Any, Exporter] = {}  # a socket's address → who that is
         self._connections: Counter[str] = Counter()
+        self._conversations: set[asyncio.Task[None]] = set()
         self._slots = np.zeros((SLOTS, 65_536), np.uint8)  # untouched pages cost nothing
         self._slot_views = [row.data for row in self._slots]
 
@@ -111,6 +112,7 @@ class FlowListener:
                 loop.remove_reader(receiver.fileno())
                 if server is not None:
                     server.close()
+                    await self._hang_up()
                 self._save()
 
     async def _keep_time(self) -> None:
@@ -189,6 +191,10 @@ class FlowListener:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One exporter's connection, until it ends or sends what is no IPFIX (RFC 7011 section 10.4)."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._conversations.add(task)
+        task.add_done_callback(self._conversations.discard)
         peer = writer.get_extra_info("peername")
         exporter = (plain_address(peer[0]), peer[1], "tcp")
         with contextlib.closing(writer):
@@ -205,6 +211,13 @@ class FlowListener:
                 self._connections[exporter[0]] -= 1
                 self._take()
                 self._session.forget(exporter)
+
+    async def _hang_up(self) -> None:
+        """End what goes on over TCP."""
+        tasks = list(self._conversations)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_stream(self, reader: asyncio.StreamReader, exporter: Exporter) -> None:
         framer = Framer()

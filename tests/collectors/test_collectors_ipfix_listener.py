@@ -1,0 +1,181 @@
+"""The flow listener on real sockets: TCP, a port shared, templates kept, one event a fault."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+from collector_peers import eventually, free_udp_port
+from ipfix_bytes import EXAMPLE, EXAMPLE_DATA_SET, EXAMPLE_TEMPLATE, message
+
+from collectors import listener as module
+from collectors.flows.settings import FlowTable
+from collectors.listener import FlowListener, Share, open_socket
+from collectors.stats import CollectorStats
+from ndtwin.lab import ipfix_encoder as lab
+from twin.errors import InventoryError
+from twin.records import DeadLetter, FlowReport, NetworkEvent, Record
+
+S = 1_000_000_000
+DEVICES = {"127.0.0.1": "WA", "127.0.0.2": "CA"}
+
+
+def _listener(
+    emit: list[Record], stats: CollectorStats, port: int, *, tcp: bool = False, share: Share | None = None
+) -> FlowListener:
+    table = FlowTable(listen=f"127.0.0.1:{port}", tcp=tcp)
+    return FlowListener(
+        "net", DEVICES, emit.append, stats, table=table, bin_ns=S, clock=time.time_ns, share=share
+    )
+
+
+@asynccontextmanager
+async def _running(*listeners: FlowListener) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(one.run()) for one in listeners]
+    await asyncio.sleep(0.1)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _connect(port: int, source: str = "127.0.0.1") -> asyncio.StreamWriter:
+    for _ in range(100):
+        try:
+            return (await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0)))[1]
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.05)
+    raise AssertionError("nobody listens")
+
+
+def _flow_messages() -> bytes:
+    now_s = time.time()
+    record = np.zeros(1, lab.INGRESS_RECORD)
+    record["destination"], record["destination_prefix"] = 0x0A020000, 16
+    record["octets"], record["packets"] = 1500, 1
+    record["start_ms"] = record["end_ms"] = int(now_s * 1000)
+    encoder = lab.Encoder(1)
+    data = encoder.records(int(now_s), lab.INGRESS_TEMPLATE, record)
+    return encoder.templates(int(now_s)) + b"".join(data)
+
+
+async def test_ipfix_over_tcp_becomes_reports() -> None:
+    """Messages cut anywhere by the stream; a second exporter's broken stream ends and is told, once."""
+    log: list[Record] = []
+    stats, port = CollectorStats(), free_udp_port()
+    async with _running(_listener(log, stats, port, tcp=True)):
+        good, bad = await _connect(port), await _connect(port, "127.0.0.2")
+        data = _flow_messages()
+        for part in (data[:7], data[7:300], data[300:]):
+            good.write(part)
+            await good.drain()
+            await asyncio.sleep(0.02)
+        bad.write(b"GET / HTTP/1.1\r\nHost: somebody\r\n\r\n")
+        await eventually(lambda: any(isinstance(r, FlowReport) and r.cells for r in log))
+        await eventually(lambda: any(isinstance(r, NetworkEvent) for r in log))
+        good.close()
+        bad.close()
+    (cell,) = [cell for r in log if isinstance(r, FlowReport) for cell in r.cells]
+    assert (cell.destination, cell.octets) == ("10.2.0.0/16", 1500.0)
+    assert [(r.device, r.kind) for r in log if isinstance(r, NetworkEvent)] == [("CA", "flows-undecoded")]
+    assert [r.source[:14] for r in log if isinstance(r, DeadLetter)] == ["tcp:127.0.0.2:"]
+
+
+async def test_strangers_and_crowds_are_not_served_over_tcp() -> None:
+    """An address that is not in the inventory, and one connection too many, are closed at once."""
+    log: list[Record] = []
+    stats, port = CollectorStats(), free_udp_port()
+    async with _running(_listener(log, stats, port, tcp=True)):
+        kept = [await _connect(port)]
+        reader, stranger = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        stranger.close()
+        kept += [await _connect(port) for _ in range(module.MAX_CONNECTIONS - 1)]
+        reader, crowd = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.1", 0))
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        for writer in (*kept, crowd):
+            writer.close()
+
+
+async def test_templates_outlive_the_collector(tmp_path: Path) -> None:
+    """What one run learnt the next one reads with, from its first datagram on, whichever worker it is."""
+    port, sender = free_udp_port(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.bind(("127.0.0.1", 0))
+    first, second = CollectorStats(), CollectorStats()
+    async with _running(_listener([], first, port, share=Share(1, 2, tmp_path))):
+        sender.sendto(EXAMPLE, ("127.0.0.1", port))
+        await eventually(lambda: first.flow_records == 3)
+    async with _running(_listener([], second, port, share=Share(0, 1, tmp_path))):
+        sender.sendto(message(EXAMPLE_DATA_SET, sequence=3), ("127.0.0.1", port))
+        await eventually(lambda: second.flow_records == 3)
+    sender.close()
+
+
+async def test_a_damaged_file_of_templates_is_one_line(tmp_path: Path) -> None:
+    """The listener says which file it leaves, and listens."""
+    (tmp_path / "flow-templates-0.json").write_bytes(b"{broken")
+    port, stats = free_udp_port(), CollectorStats()
+    with structlog.testing.capture_logs() as lines, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        async with _running(_listener([], stats, port, share=Share(0, 1, tmp_path))):
+            sender.bind(("127.0.0.1", 0))
+            sender.sendto(EXAMPLE, ("127.0.0.1", port))
+            await eventually(lambda: stats.flow_records == 3)
+    assert [line["event"] for line in lines] == ["kept templates are not used"]
+
+
+async def test_listeners_that_share_a_port_share_the_exporters() -> None:
+    """Each session stays with one of them: every template meets its data, whoever gets it."""
+    port, logs = free_udp_port(), ([], [])  # type: tuple[list[Record], list[Record]]
+    stats = [CollectorStats(), CollectorStats()]
+    senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(24)]
+    shares = [Share(0, 2), Share(1, 2)]
+    pair = [_listener(logs[i], stats[i], port, share=shares[i]) for i in range(2)]
+    async with _running(*pair):
+        for sender in senders:
+            sender.bind(("127.0.0.1", 0))
+            sender.sendto(message(EXAMPLE_TEMPLATE), ("127.0.0.1", port))
+        for sender in senders:
+            sender.sendto(message(EXAMPLE_DATA_SET), ("127.0.0.1", port))
+        await eventually(lambda: sum(one.flow_records for one in stats) == 3 * len(senders))
+    assert all(one.datagrams > 0 for one in stats)
+    assert all(one.datagrams % 2 == 0 for one in stats)
+    for sender in senders:
+        sender.close()
+
+
+async def test_a_flood_of_broken_datagrams_is_one_event_and_one_line() -> None:
+    """Every one is counted; the topic, the log and the events are not flooded; a good exporter goes on."""
+    log: list[Record] = []
+    stats, port = CollectorStats(), free_udp_port()
+    with structlog.testing.capture_logs() as lines:
+        async with _running(_listener(log, stats, port)):
+            with (
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as good,
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bad,
+            ):
+                good.bind(("127.0.0.1", 0))
+                bad.bind(("127.0.0.2", 0))
+                for i in range(300):
+                    bad.sendto(b"\x00\x0a" + bytes([i % 256]) * 30, ("127.0.0.1", port))
+                good.sendto(EXAMPLE, ("127.0.0.1", port))
+                await eventually(lambda: stats.undecoded_datagrams == 300 and stats.flow_records == 3)
+    assert [(r.device, r.kind) for r in log if isinstance(r, NetworkEvent)] == [("CA", "flows-undecoded")]
+    assert 0 < sum(isinstance(r, DeadLetter) for r in log) <= 4 * module.MAX_LETTERS_PER_S
+    assert len(lines) == 1
+
+
+def test_a_port_that_is_taken_is_not_shared_by_accident() -> None:
+    """Sharing is asked for: a second collector on the port is an error as ever."""
+    with open_socket(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InventoryError, match="cannot be had"):
+            open_socket(("127.0.0.1", port), shared=True)
