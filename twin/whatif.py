@@ -2,7 +2,8 @@
 
 Nothing that is given is changed. Routes are recomputed only when links or weights change; then a node keeps
 its present next hop wherever that is still one of the shortest, so that equal-cost ties cause no phantom
-reroutes. Names of links are ``A->B`` (one direction), ``A<->B`` (both) or, for parallel links, ``A->B@eth3``.
+reroutes. A network that spreads flows over equal next hops goes on to do so. Names of links are ``A->B``
+(one direction), ``A<->B`` (both) or, for parallel links, ``A->B@eth3``.
 """
 
 from __future__ import annotations
@@ -62,16 +63,16 @@ def what_if(
     then = _changed_links(network, links_down, capacities or {})
     notes: tuple[str, ...] = ()
     if links_down or weights:
-        if network.equal_links is not None and len(network.equal_links):
-            notes = ("paths over several equal routes are taken over one each after the change",)
         cost = (
             np.ones(len(network.links)) if base_weights is None else np.array(base_weights, dtype=np.float64)
         )
-        notes += _routing_notes(network, cost)
+        notes = _routing_notes(network, cost)
         for name, weight in (weights or {}).items():
             _check(f"weight of {name}", weight)
             cost[links_named(network, name)] = weight
         then = replace(then, next_link=reroute(then, cost), equal_links=None)
+        if network.equal_links is not None:
+            then = replace(then, equal_links=equal_next_hops(then, cost))
     demand = traffic.scaled(traffic_scale)
     before, after = predict_paths(model, network, traffic), predict_paths(model, then, demand)
     had, has = network.paths.lengths > 0, then.paths.lengths > 0
@@ -117,6 +118,21 @@ def reroute(network: Network, cost: Floats) -> NDArray[np.int16]:
     chosen = shortest.copy()
     chosen[rows[keep], columns[keep]] = network.next_link[rows[keep], columns[keep]]
     return chosen
+
+
+def equal_next_hops(network: Network, cost: Floats) -> NDArray[np.int16]:
+    """What is as short as ``next_link`` under ``cost`` [L]: (node, destination, link), [E, 3]."""
+    distance = _distances(network, cost)
+    up = np.array([link.up for link in network.links], dtype=np.bool_)
+    through = cost[:, None] + distance[network.target_index]  # [L, N]
+    present = distance[network.source_index]
+    equal = np.isfinite(through) & np.isclose(through, present, rtol=1e-12) & up[:, None]
+    link, destination = np.nonzero(equal)
+    node = network.source_index[link]
+    further = (node != destination) & (network.next_link[node, destination] != link)
+    rows = np.stack([node, destination, link], axis=1)[further]
+    ordered: NDArray[np.int16] = rows[np.lexsort(rows.T[::-1])].astype(np.int16)
+    return ordered
 
 
 def _distances(network: Network, cost: Floats) -> Floats:

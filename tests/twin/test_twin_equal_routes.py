@@ -28,6 +28,7 @@ from twin.packing import pack_integers, unpack_integers
 from twin.queueing import MG1K
 from twin.records import DeviceTopology, InterfaceAddress, Neighbour, Route
 from twin.traffic import link_load_bps
+from twin.whatif import what_if
 
 # A diamond: A reaches D over B or over C.   A -> B (0), B -> D (1), A -> C (2), C -> D (3), and back.
 WAYS = ("AB", "BD", "AC", "CD", "BA", "DB", "CA", "DC")
@@ -171,6 +172,22 @@ def test_equal_next_hops_that_run_in_circles_forward_nothing() -> None:
     mine = found.path == network.path_index("A", "D")
     assert found.share[mine].sum() == pytest.approx(1.0)
     assert found.routes.lengths[mine].max() <= 4
+
+
+def test_a_network_that_spreads_does_so_after_a_change() -> None:
+    """What if: one of two ways down or dearer leaves the other; where both stay as good, both are used."""
+    network = diamond(slow_s=0.0)
+    demand = traffic(network)
+    path = network.path_index("A", "D")
+    down = what_if(network, demand, MG1K(), links_down=["A->C"])
+    assert not several_routes(down.network)[path]
+    assert down.after.link_utilisation[:4] == pytest.approx([0.6, 0.6, 0.0, 0.0], abs=0.01)
+    assert down.before.link_utilisation[:4] == pytest.approx([0.3] * 4, abs=0.01)
+    same = what_if(network, demand, MG1K(), weights={"B->A": 1.0})
+    assert several_routes(same.network)[path]
+    assert same.after.mean_s[path] == pytest.approx(same.before.mean_s[path])
+    dearer = what_if(network, demand, MG1K(), weights={"A->C": 5.0})
+    assert not several_routes(dearer.network)[path]
 
 
 # ------------------------------------------------------------------------------- from forwarding tables
