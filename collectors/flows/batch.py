@@ -80,6 +80,11 @@ class RecordBatch:
         column = self._column(id)
         return None if column is None or column.dtype.kind != "f" else column.astype(np.float64)
 
+    def ipv4(self, id: int) -> Integers | None:
+        """A 4-octet element as a number, or None: an address of any other size is none."""
+        column = self._column(id)
+        return None if column is None or column.dtype.itemsize != 4 else self.integers(id)
+
     def halves(self, id: int) -> tuple[Integers, Integers] | None:
         """A 16-octet element as its upper and lower 64 bits, or None."""
         column = self._column(id)
@@ -96,7 +101,10 @@ class RecordBatch:
         if key not in self.template.columns:
             return None
         column = self.records[key]
-        sent, size = column.tobytes(), column.dtype.itemsize  # as a whole: single values lose their byte order
+        sent, size = (
+            column.tobytes(),
+            column.dtype.itemsize,
+        )  # as a whole: single values lose their byte order
         return [sent[at : at + size] for at in range(0, len(sent), size)] if size else [b""] * self.count
 
     def times_ns(self, id: int) -> Integers | None:

@@ -58,7 +58,7 @@ class Prefixes:
 
 def prefixes(batch: RecordBatch, side: Side, longest_v4: int = 32, longest_v6: int = 128) -> Prefixes | None:
     """The addresses, masked with the exported prefix length (none told: a host), at most the longest."""
-    whole = batch.integers(side.ipv4)
+    whole = batch.ipv4(side.ipv4)
     if whole is not None:
         lengths = _lengths(batch.integers(side.length_v4), 32, longest_v4)
         return Prefixes(lengths, 0, whole & -(1 << (32 - lengths)))

@@ -87,6 +87,19 @@ def ipfix(
     _tell(bench_ipfix(records, watch=say), as_json)
 
 
+@app.command()
+def fuzz(
+    datagrams: Annotated[int, typer.Option(help="Mutated messages, shared by all targets.", min=1)] = 100_000,
+    target: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same messages.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Hostile bytes into everything that listens: crashes (none), and memory (flat)."""
+    from ndtwin.bench_fuzz import bench_fuzz
+
+    _tell(bench_fuzz(datagrams, seed=seed, only=target or (), watch=say), as_json)
+
+
 def _tell(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(figures)

@@ -1,0 +1,65 @@
+"""The fuzzing bench: what is hostile is made again from the same seed, and whatever listens survives it."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ndtwin.bench_fuzz import bench_fuzz
+from ndtwin.fuzz_flows import flow_targets
+from ndtwin.fuzzing import MAX_OCTETS, Take, Target, fuzz, mutated
+
+
+def test_the_same_seed_makes_the_same_messages() -> None:
+    """A crash can be found again; and messages differ, in content and length."""
+    seeds = [bytes(range(100)), b"short", b""]
+    first, second = _some(7, seeds), _some(7, seeds)
+    assert first == second != _some(8, seeds)
+    assert len(set(first)) > 200
+    assert len({len(message) for message in first}) > 50
+    assert max(map(len, first)) <= MAX_OCTETS
+
+
+def _some(seed: int, seeds: list[bytes]) -> list[bytes]:
+    random = Random(seed)
+    return [mutated(random, seeds) for _ in range(500)]
+
+
+def test_good_messages_are_taken() -> None:
+    """The seeds are what they are meant to be: a fresh listener takes each of them."""
+    for target in flow_targets():
+        take = target.make()
+        assert [take(seed) for seed in target.seeds] == [True] * len(target.seeds), target.name
+
+
+def test_a_crash_is_counted_and_told_with_its_message() -> None:
+    """What a taker raises is a crash; what it refuses is not."""
+
+    def make() -> Take:
+        def take(message: bytes) -> bool:
+            if not message:
+                raise ZeroDivisionError("nothing")
+            return message[0] == 1
+
+        return take
+
+    counts = fuzz(Target("mine", [b"\x01"], make), 300, 1)
+    assert counts.datagrams == 300
+    assert 0 < counts.crashes < 100
+    assert 0 < counts.taken < 300 - counts.crashes
+    assert "ZeroDivisionError('nothing') at" in counts.first_crashes[0]
+
+
+def test_everything_that_listens_survives_mutated_messages() -> None:
+    """A few thousand for each target here, ten million where somebody waits for it: no crash, no growth."""
+    figures = bench_fuzz(12_000, watch=lambda line: None)
+    assert figures["crashes"] == 0, figures["targets"]
+    assert figures["datagrams"] >= 11_000
+    assert figures["peak_mb"] > 0
+    assert figures["grown_mb"] < 40
+    assert {"ipfix", "ipfix-tcp", "netflow9", "netflow5"} <= set(figures["targets"])
+    assert all(row["taken"] > 0 for row in figures["targets"].values())
+
+
+def test_one_target_may_be_chosen() -> None:
+    """For a closer look."""
+    assert set(bench_fuzz(100, only=("netflow5",), watch=lambda line: None)["targets"]) == {"netflow5"}
