@@ -12,12 +12,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import tomli_w
 
 from anomaly.settings import DetectorSettings
+from ndtwin.lab.netns.settings import NetnsSettings
 from ndtwin.lab.settings import LabSettings
 from stream.pipeline import PipelineSettings
 from twin.calibration_learnt import CalibrationRules
@@ -81,9 +82,8 @@ class Settings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     run_dir: str = "run"
-    lab_enabled: bool = (
-        True  # `ndtwin up` starts the simulated lab; false: a real network by collect.inventory
-    )
+    lab_enabled: bool = True  # `ndtwin up` starts a lab; false: a real network by collect.inventory
+    lab_kind: Literal["sim", "netns"] = "sim"  # netns: FRR routers in network namespaces; needs root
     broker: BrokerSettings = BrokerSettings()
     collect: CollectSettings = CollectSettings()
     pipeline: PipelineSettings = PipelineSettings()
@@ -93,6 +93,7 @@ class Settings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     serve: ServeSettings = ServeSettings()
     influx: InfluxSettings = InfluxSettings()
     lab: LabSettings = LabSettings()
+    netns: NetnsSettings = NetnsSettings()
 
     @property
     def run_path(self) -> Path:

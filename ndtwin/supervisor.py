@@ -74,7 +74,8 @@ class Supervisor:
         ensure_topics(self.settings.bootstrap, kafka.partitions)
 
     def _child(self, name: str, config: Path) -> Child:
-        argv = [sys.executable, "-m", "ndtwin", *(("lab", "sim") if name == "lab" else (name,))]
+        words = ("lab", self.settings.lab_kind) if name == "lab" else (name,)
+        argv = [sys.executable, "-m", "ndtwin", *words]
         return Child(name, [*argv, "--config", str(config)], self.settings.run_path / "logs" / f"{name}.log")
 
     def _wait_for_inventory(self, lab: Child) -> None:

@@ -1,4 +1,4 @@
-"""`ndtwin lab sim` and `ndtwin lab fault …`."""
+"""`ndtwin lab sim`, `ndtwin lab netns` and `ndtwin lab fault …`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,35 @@ def sim(
         stop = stop_event_on_signals()
         await run_lab(
             settings.lab, settings.run_path, stop, lambda path: say(f"the lab runs; inventory: {path}")
+        )
+
+    asyncio.run(run())
+
+
+@app.command()
+def netns(
+    config: ConfigOption = None,
+    run_dir: RunDirOption = None,
+    topology: Annotated[
+        str | None,
+        typer.Option(help="nsfnet, gbn, power-law:N or a GraphML file.", show_default="nsfnet"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of topology and traffic.", show_default="1")] = None,
+) -> None:
+    """Real routers in network namespaces: FRR, net-snmp, netconfd, softflowd, kernel queues. Root only."""
+    from ndtwin.lab.netns.run import run_netns_lab
+
+    logs.configure()
+    settings = settings_from(config, run_dir, {"lab": {"topology": topology, "seed": seed}})
+
+    async def run() -> None:
+        stop = stop_event_on_signals()
+        await run_netns_lab(
+            settings.lab,
+            settings.netns,
+            settings.run_path,
+            stop,
+            lambda path: say(f"the lab runs; inventory: {path}"),
         )
 
     asyncio.run(run())

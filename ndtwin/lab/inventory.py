@@ -92,7 +92,7 @@ def inventory_of(
     """The inventory as TOML tables. Paths of secrets are relative to it."""
     return {
         "network": name,
-        "credentials": {"lab": _snmp_credentials(settings.snmp_version), "lab-netconf": _NETCONF_CREDENTIALS},
+        "credentials": {"lab": snmp_credentials(settings.snmp_version), "lab-netconf": _NETCONF_CREDENTIALS},
         "ipfix": {"listen": f"127.0.0.1:{settings.ipfix_port}"},
         "devices": [
             _device(node, addressing.management(i), settings) for i, node in enumerate(network.nodes, 1)
@@ -117,7 +117,8 @@ _NETCONF_CREDENTIALS = {
 }
 
 
-def _snmp_credentials(version: str) -> dict[str, str]:
+def snmp_credentials(version: str) -> dict[str, str]:
+    """The credential set of a lab's devices."""
     if version != "3":
         return {"version": version, "community": "file:secrets/snmp-community"}
     return {

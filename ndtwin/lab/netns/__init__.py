@@ -1,0 +1,1 @@
+"""A real network in network namespaces: FRR, net-snmp, lldpd, netconfd, softflowd, and packets that queue."""

@@ -1,0 +1,70 @@
+"""What the collectors are told of the lab in namespaces: the same file that an operator would write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ndtwin.lab.inventory import snmp_credentials
+from ndtwin.lab.netns.plan import NETCONF_PORT, SNMP_PORT, STAMP_PORT, Plan, Router
+from ndtwin.lab.netns.settings import NetnsSettings
+from ndtwin.lab.settings import LabSettings
+
+NETCONF_USER = "root"  # sshd forces the NETCONF subsystem upon whoever logs in with the lab's key
+CLOCK_ERROR_S = 1e-5  # all routers share one clock
+
+
+def inventory_of(
+    plan: Plan, settings: LabSettings, netns: NetnsSettings, client_key: Path
+) -> dict[str, object]:
+    """The inventory as TOML tables."""
+    netconf = {
+        "username": NETCONF_USER,
+        "key_file": str(client_key),
+        "host_key_file": "secrets/known_hosts",
+    }
+    return {
+        "network": plan.name,
+        "credentials": {"lab": snmp_credentials(settings.snmp_version), "lab-netconf": netconf},
+        "ipfix": {"listen": f"{plan.collector}:{settings.ipfix_port}"},
+        "devices": [_device(router, settings) for router in plan.routers],
+        "links": [
+            {
+                "source": link.source,
+                "target": link.target,
+                "source_interface": link.source_interface,
+                "propagation_delay_s": 0.0,
+                "buffer_packets": link.buffer_packets,
+                # SNMP tells it too, NETCONF what the driver says: 10 Gbit/s.
+                "capacity_bps": link.capacity_bps,
+            }
+            for link in plan.network.links
+        ],
+        "probes": [_probe(router, netns) for router in plan.routers],
+    }
+
+
+def _device(router: Router, settings: LabSettings) -> dict[str, object]:
+    device: dict[str, object] = {
+        "name": router.name,
+        "address": str(router.management.ip),
+        "snmp": {"port": SNMP_PORT, "credentials": "lab"},
+        "ipfix": True,
+        "stamp": {"address": str(router.router_id), "port": STAMP_PORT, "stateful": True},
+    }
+    if settings.netconf:
+        device["netconf"] = {"port": NETCONF_PORT, "credentials": "lab-netconf"}
+    return device
+
+
+def _probe(router: Router, netns: NetnsSettings) -> dict[str, object]:
+    return {
+        "source": router.name,
+        "target": "*",
+        "netns": router.space,
+        "source_address": str(router.router_id),
+        "packets_per_s": netns.probe_pps,
+        "packet_octets": netns.probe_octets,
+        "flows": 4,
+        "clock": "synchronised",
+        "clock_error_s": CLOCK_ERROR_S,
+    }
