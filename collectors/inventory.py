@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from collectors.flows.settings import FlowTable, check_flow_table
+from collectors.snmp.trap_table import TrapTable, check_trap_table
 from collectors.stamp.tables import (
     ProbeTable,
     StampAccess,
@@ -136,6 +137,7 @@ class Inventory(_Table, frozen=True):
     credentials: dict[str, Credentials] = {}
     engine: Engine = "gufo"
     ipfix: FlowTable | None = None
+    traps: TrapTable | None = None
     links: tuple[InventoryLink, ...] = ()
     probes: tuple[ProbeTable, ...] = ()
     base: Path = Path()  # where relative paths start: the directory of the file
@@ -390,6 +392,7 @@ _CHECKS: tuple[Callable[[Inventory], Problems], ...] = (
     _check_devices,
     _check_access,
     _check_listener,
+    lambda inventory: check_trap_table(inventory.traps),
     _check_links,
     check_reflectors,
     check_probes,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -26,10 +27,12 @@ from collectors.schedule import DEADLINE
 from collectors.snmp.engine import SnmpEngine
 from collectors.snmp.open import RETRIES, Shared, open_engine
 from collectors.snmp.poller import SnmpPoller
+from collectors.snmp.trap_receiver import TrapReceiver
 from collectors.stamp.prober import prober_of
 from collectors.stamp.tables import probes_of
 from collectors.stats import CollectorStats
 from collectors.targets import LOG, Emit, NetconfWork, SnmpWork, Target
+from collectors.trap_listener import TrapListener
 from twin.errors import NdtwinError
 from twin.records import Record
 
@@ -105,6 +108,7 @@ class _Crew:
         self._clock = clock
         self._shared = Shared(stats.snmp)
         self._gate, self._topology_gate = Gate(SNMP_AT_ONCE), Gate(TOPOLOGIES_AT_ONCE)
+        self._traps = trap_listener(inventory, self._emit, stats, clock) if inventory.traps else None
         self._engines: list[SnmpEngine] = []
         _make_room_for_sockets(4 * len(inventory.devices))
         self._pollers: list[NetconfPoller] = []
@@ -133,6 +137,8 @@ class _Crew:
                     clock=self._clock,
                 ).run()
             )
+        if self._traps is not None and self._inventory.traps is not None:
+            found.append(self._traps.run(self._inventory.traps.endpoint))
         if probes := [probe for probe in probes_of(self._inventory) if not probe.table.remote]:
             bin_ns = int(self._periods.bin_s * 1e9)
             found.append(prober_of(self._inventory, probes, self._emit, self._stats, bin_ns=bin_ns).run())
@@ -169,6 +175,9 @@ class _Crew:
             topology_gate=self._topology_gate.turn,
         )
         work = SnmpWork(poller, self._emit, asyncio.Event(), int(self._periods.poll_s * 1e9))
+        if self._traps is not None:
+            self._traps.watch(device.name, device.address, work)
+            work.addresses_seen = partial(self._traps.also, device.name)
         counters = self._target(device, "snmp", self._periods.poll_s, work.poll)
         topology = self._target(device, "snmp-topology", self._periods.topology_s, work.poll_topology)
         return counters, replace(topology, announces=False, wake=work.topology_moved)
@@ -198,6 +207,15 @@ class _Crew:
         while True:
             self._emit(link_annotations(self._inventory, self._clock()))
             await asyncio.sleep(_ANNOTATIONS_S)
+
+
+def trap_listener(
+    inventory: Inventory, emit: Emit, stats: CollectorStats, clock: Callable[[], int]
+) -> TrapListener:
+    """The listener for the devices with SNMP, under the credential sets that they are polled with."""
+    names = {device.snmp.credentials for device in inventory.devices if device.snmp is not None}
+    receiver = TrapReceiver(inventory.credentials[name] for name in sorted(names))
+    return TrapListener(inventory.network, receiver, emit, stats, clock)
 
 
 def flow_listener(

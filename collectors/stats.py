@@ -49,6 +49,10 @@ class CollectorStats:
     undecoded_datagrams: int = 0
     flow_records: int = 0
     lost_flow_records: int = 0
+    traps: int = 0  # traps and informs that came in
+    unknown_traps: int = 0  # from addresses of no device
+    refused_traps: int = 0  # wrong community, user or key, replayed, or no notification
+    dropped_traps: int = 0  # beyond a device's allowance
     records: int = 0  # emitted
     snmp: Traffic = field(default_factory=Traffic)
     probes: ProbeStats = field(default_factory=ProbeStats)
@@ -69,6 +73,10 @@ class CollectorStats:
             "undecoded_datagrams": self.undecoded_datagrams,
             "flow_records": self.flow_records,
             "lost_flow_records": self.lost_flow_records,
+            "traps": self.traps,
+            "unknown_traps": self.unknown_traps,
+            "refused_traps": self.refused_traps,
+            "dropped_traps": self.dropped_traps,
             "records": self.records,
             "snmp_requests": self.snmp.requests,
             "snmp_retries": self.snmp.retries,

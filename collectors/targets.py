@@ -31,14 +31,27 @@ LOG = "ndtwin.collect"
 _OVERRUN = "the collector did not get round to it: poll less often, or share the devices out"
 _UPTIME_WRAP_NS = 2**32 * 10_000_000  # TimeTicks: 32 bits of hundredths of a second
 _UPTIME_SLACK_NS = 30_000_000_000
+_TRAP_GRACE = 1  # polls that may contradict a trap
 _GAP = 1.5  # periods between two samples: a poll is missing
 
 
 @dataclass
 class InterfaceWatch:
-    """Compares a device's samples: links that went down or came up, restarts, and what the flaws are."""
+    """Compares a device's samples: links that went down or came up, restarts, and what the flaws are.
+
+    What a trap told first is not told again. An agent may answer from a cache that is some seconds old, so a
+    poll that contradicts a trap is believed only when the next one does too.
+    """
 
     last: DeviceSample | None = None
+    _told: dict[str, tuple[bool, int]] = field(default_factory=dict)  # interface → (up, polls to wait)
+    _restart_told: bool = False
+
+    def told(self, kind: str, interface: str) -> None:
+        """A trap told this."""
+        if kind in ("link-down", "link-up"):
+            self._told[interface] = (kind == "link-up", _TRAP_GRACE)
+        self._restart_told |= kind in ("cold-start", "warm-start")
 
     def events(self, sample: DeviceSample) -> list[NetworkEvent]:
         """What changed since the sample before; nothing at the first."""
@@ -49,12 +62,24 @@ class InterfaceWatch:
         found = [
             _event(sample, "link-up" if one.oper_up else "link-down", interface=one.name)
             for one in sample.interfaces
-            if up.get(one.name, one.oper_up) != one.oper_up
+            if self._is_news(one.name, up.get(one.name, one.oper_up), one.oper_up)
         ]
         if was_restarted(last, sample):
             uptime_s = (sample.uptime_ns or 0) / 1e9
-            found.append(_event(sample, "cold-start", detail=f"sysUpTime {uptime_s:.0f} s"))
+            if not self._restart_told:
+                found.append(_event(sample, "cold-start", detail=f"sysUpTime {uptime_s:.0f} s"))
+            self._restart_told = False
         return found
+
+    def _is_news(self, interface: str, was_up: bool, is_up: bool) -> bool:
+        told = self._told.pop(interface, None)
+        if told is None:
+            return was_up != is_up
+        told_up, polls = told
+        if told_up != is_up and polls:
+            self._told[interface] = (told_up, polls - 1)
+            return False
+        return told_up != is_up
 
     def quality(self, sample: DeviceSample, period_ns: int) -> tuple[str, ...]:
         """The sample's flags, with what only the sample before can tell."""
@@ -204,6 +229,17 @@ class SnmpWork:
     topology_moved: asyncio.Event
     period_ns: int
     watch: InterfaceWatch = field(default_factory=InterfaceWatch)
+    addresses_seen: Callable[[tuple[str, ...]], None] = lambda addresses: None
+
+    def name_of(self, if_index: int) -> str:
+        """The ifName of an interface as the last poll saw it; empty when it did not."""
+        return self.poller.names.get(if_index, "")
+
+    def told(self, kind: str, interface: str) -> None:
+        """A trap told this: topology may have changed."""
+        self.watch.told(kind, interface)
+        if kind != "authentication-failure":
+            self.topology_moved.set()
 
     async def poll(self) -> None:
         """One poll of the device."""
@@ -220,7 +256,9 @@ class SnmpWork:
 
     async def poll_topology(self) -> None:
         """One reading of neighbours, addresses and routes."""
-        self.emit(await self.poller.topology())
+        topology = await self.poller.topology()
+        self.addresses_seen(tuple(one.address for one in topology.addresses))
+        self.emit(topology)
 
 
 @dataclass

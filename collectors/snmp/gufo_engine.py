@@ -45,7 +45,7 @@ class GufoKeys:
     def of(self, name: str, credentials: Credentials) -> user.User:
         """The user of a credential set."""
         if name not in self._users:
-            self._users[name] = _user(credentials)
+            self._users[name] = master_user(credentials)
         return self._users[name]
 
 
@@ -165,7 +165,8 @@ def community_of(credentials: Credentials) -> dict[str, Any]:
     return {"community": credentials.community.reveal()}
 
 
-def _user(credentials: Credentials) -> user.User:
+def master_user(credentials: Credentials) -> user.User:
+    """The user with its master keys (RFC 3414 section 2.6), made from the passwords."""
     auth = privacy = None
     if credentials.auth_protocol and credentials.auth_key:
         hashing = _AUTH[credentials.auth_protocol]

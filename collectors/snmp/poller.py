@@ -66,6 +66,7 @@ class SnmpPoller:
     gate: Gate = _no_gate
     topology_gate: Gate = _no_gate
     moved: bool = False  # a change stamp has moved between the last two samples
+    names: Mapping[int, str] = field(default_factory=dict)  # ifIndex → ifName, as last seen
     _stamps: Mapping[str, int | None] = field(default_factory=dict)
     _state: _State = field(default_factory=_State)
     _operations: tuple[Operation, ...] = ()
@@ -105,6 +106,7 @@ class SnmpPoller:
         if self.moved or not self._state.holds(oper, uptime, now_ns):
             columns = await _more(self.engine, t.INTERFACE_STATE, len(oper))
             self._state = _State({**columns, "oper": oper}, oper, now_ns, uptime)
+            self.names = interface_names(self._state.columns)
         self._state.uptime = uptime
         return self._state.columns
 

@@ -24,7 +24,7 @@ from collectors.snmp.paging import Paging
 from collectors.snmp.pysnmp_transport import target_of
 from twin.errors import DeviceError
 
-_AUTH = {
+AUTH = {
     "MD5": hlapi.USM_AUTH_HMAC96_MD5,
     "SHA": hlapi.USM_AUTH_HMAC96_SHA,
     "SHA224": hlapi.USM_AUTH_HMAC128_SHA224,
@@ -32,7 +32,7 @@ _AUTH = {
     "SHA384": hlapi.USM_AUTH_HMAC256_SHA384,
     "SHA512": hlapi.USM_AUTH_HMAC384_SHA512,
 }
-_PRIVACY = {
+PRIVACY = {
     "DES": hlapi.USM_PRIV_CBC56_DES,
     "AES": hlapi.USM_PRIV_CFB128_AES,
     "AES192": hlapi.USM_PRIV_CFB192_AES_BLUMENTHAL,
@@ -100,7 +100,7 @@ class PysnmpEngine:
 
     async def _get(self, oids: Sequence[str]) -> dict[str, Value]:
         _, raw = await self._ask(hlapi.get_cmd, *[_object(oid) for oid in oids])
-        return dict(_plain(raw))
+        return dict(plain(raw))
 
     async def _next(self, walk: Walk) -> Sequence[Varbind | None]:
         _, raw = await self._ask(hlapi.next_cmd, _object(walk.next_oid))
@@ -156,7 +156,7 @@ class PysnmpEngine:
 
 def _page_of(raw: Sequence[Any]) -> Sequence[Varbind | None]:
     """The rows of an answer; None where the view ends."""
-    page = _plain(raw)
+    page = plain(raw)
     return page if len(page) == len(raw) else [*page, None]
 
 
@@ -164,7 +164,7 @@ def _object(oid: str) -> Any:
     return hlapi.ObjectType(hlapi.ObjectIdentity(oid))
 
 
-def _plain(varbinds: Sequence[Any]) -> list[Varbind]:
+def plain(varbinds: Sequence[Any]) -> list[Varbind]:
     return [(str(name), _value(value)) for name, value in varbinds if not isinstance(value, _MISSING)]
 
 
@@ -186,10 +186,10 @@ def _secrets(credentials: Credentials) -> Any:
         )
     keys: dict[str, Any] = {}
     if credentials.auth_protocol and credentials.auth_key:
-        keys |= {"authKey": credentials.auth_key.reveal(), "authProtocol": _AUTH[credentials.auth_protocol]}
+        keys |= {"authKey": credentials.auth_key.reveal(), "authProtocol": AUTH[credentials.auth_protocol]}
     if credentials.privacy_protocol and credentials.privacy_key:
         keys |= {
             "privKey": credentials.privacy_key.reveal(),
-            "privProtocol": _PRIVACY[credentials.privacy_protocol],
+            "privProtocol": PRIVACY[credentials.privacy_protocol],
         }
     return hlapi.UsmUserData(credentials.user, **keys)

@@ -1,14 +1,20 @@
-"""The outer layers of an SNMP message, read without decoding the rest: which request it belongs to.
+"""The outer layers of an SNMP message, read without decoding the rest: whose it is.
 
 Layouts (BER, definite lengths; RFC 3417 section 8):
 
     versions 1, 2c (RFC 1901)  SEQUENCE { INTEGER version, OCTET STRING community, [n] { INTEGER request-id …
     version 3 (RFC 3412 § 6)   SEQUENCE { INTEGER version, SEQUENCE { INTEGER msgID …
 
+In version 3 an OCTET STRING with the USM's parameters (RFC 3414 section 2.4) follows the header:
+
+    SEQUENCE { OCTET STRING engine id, INTEGER boots, INTEGER time, OCTET STRING user …
+
 Pure; anything else is None, never an exception.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 _SEQUENCE, _INTEGER, _OCTETS = 0x30, 0x02, 0x04
 _PDU = 0xA0  # context-specific and constructed: GetRequest-PDU and its kin
@@ -26,6 +32,40 @@ def message_id(message: bytes) -> int | None:
         return _integer(message, _enter(message, start + size, _PDU))[0]
     except (IndexError, ValueError):
         return None
+
+
+class Sender(NamedTuple):
+    """Whose keys and whose time a message of version 3 claims."""
+
+    engine_id: bytes
+    boots: int
+    time_s: int
+    user: str
+
+
+def sender_of(message: bytes) -> Sender | None:
+    """The security parameters of a message of version 3; None of the others."""
+    try:
+        version, after = _integer(message, _enter(message, 0, _SEQUENCE))
+        if version != _VERSION_3:
+            return None
+        header, size = _element(message, after, _SEQUENCE)
+        at = _enter(message, _enter(message, header + size, _OCTETS), _SEQUENCE)
+        engine_id, at = _octets(message, at)
+        boots, at = _integer(message, at)
+        time_s, at = _integer(message, at)
+        user, _ = _octets(message, at)
+        return Sender(engine_id, boots, time_s, user.decode())
+    except (IndexError, ValueError):
+        return None
+
+
+def _octets(data: bytes, at: int) -> tuple[bytes, int]:
+    """An octet string, and where the next element begins."""
+    start, size = _element(data, at, _OCTETS)
+    if start + size > len(data):
+        raise ValueError("cut off")
+    return data[start : start + size], start + size
 
 
 def _element(data: bytes, at: int, tag: int) -> tuple[int, int]:
