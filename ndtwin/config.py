@@ -18,6 +18,7 @@ import msgspec
 import tomli_w
 
 from anomaly.settings import DetectorSettings
+from collectors.flows.settings import ForeignFormat
 from ndtwin.lab.netns.settings import NetnsSettings
 from ndtwin.lab.settings import LabSettings
 from stream.pipeline import PipelineSettings
@@ -38,11 +39,20 @@ class BrokerSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     memory_cap_mb: int = 1024  # the embedded broker is restarted under control beyond this
 
 
+class FlowTopic(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Kafka topic into which another collector writes flows; ``bootstrap``: of another cluster."""
+
+    topic: str
+    format: ForeignFormat
+    bootstrap: str = ""
+
+
 class CollectSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often devices are asked, and the inventory that names them (default: the one the lab writes)."""
 
     inventory: str = ""
     poll_s: float = 5.0
+    flow_topics: tuple[FlowTopic, ...] = ()  # of pmacct or goflow2
 
 
 class TwinSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

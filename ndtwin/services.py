@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from contextlib import suppress
 
 from anomaly.processor import DivergenceProcessor
 from collectors.inventory import load_inventory
@@ -14,6 +15,8 @@ from collectors.service import run_collectors
 from collectors.stats import CollectorStats
 from ndtwin.commands.common import stop_event_on_signals
 from ndtwin.config import Settings
+from ndtwin.flow_topics import run_flow_topics
+from ndtwin.flow_workers import FlowWorkers, share_of
 from ndtwin.serve import run_serve
 from stream.app import MakeProcessor, run_app
 from stream.archive import run_archive
@@ -33,12 +36,17 @@ def run_collect(settings: Settings, stop: threading.Event) -> None:
     """Devices → Kafka until ``stop``."""
     inventory = load_inventory(settings.inventory_path)
     stats = CollectorStats()
-    with Publisher(settings.bootstrap, settings.broker.partitions, client_id="collect") as publisher:
+    with (
+        Publisher(settings.bootstrap, settings.broker.partitions, client_id="collect") as publisher,
+        FlowWorkers(settings, inventory) as workers,
+    ):
         heart = Heart(publisher, "collect")
 
         async def run() -> None:
             ended = asyncio.Event()
-            beats = asyncio.create_task(_beat(heart, stats, stop, ended))
+            beats = asyncio.create_task(_beat(heart, stats, workers, stop, ended))
+            topics = asyncio.create_task(run_flow_topics(settings, inventory, publisher.publish, stats))
+            topics.add_done_callback(lambda _: ended.set())  # it never ends by itself: something is wrong
             await run_collectors(
                 inventory,
                 publisher.publish,
@@ -46,18 +54,25 @@ def run_collect(settings: Settings, stop: threading.Event) -> None:
                 window_s=settings.pipeline.window_s,
                 stop=ended,
                 stats=stats,
+                share=share_of(settings, inventory, 0),
             )
             await beats
+            topics.cancel()
+            with suppress(asyncio.CancelledError):
+                await topics
 
         asyncio.run(run())
         heart.beat("stopped")
 
 
-async def _beat(heart: Heart, stats: CollectorStats, stop: threading.Event, ended: asyncio.Event) -> None:
+async def _beat(
+    heart: Heart, stats: CollectorStats, workers: FlowWorkers, stop: threading.Event, ended: asyncio.Event
+) -> None:
     """Tell how it goes until the signal comes, then end the collectors."""
     health = OwnHealth()
-    while not stop.is_set():
+    while not (stop.is_set() or ended.is_set()):
         heart.beat(*health.look(stats, time.monotonic()))
+        workers.check()
         await asyncio.sleep(BEAT_S)
     ended.set()
 

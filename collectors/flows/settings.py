@@ -2,11 +2,12 @@
 
 import ipaddress
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 MAX_PROCESSES = 64
+ForeignFormat = Literal["pmacct", "goflow2"]  # of flows that other collectors write to Kafka
 
 
 class FlowTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
