@@ -15,7 +15,7 @@ from collectors.stamp.clock import OwnClock
 from collectors.stamp.prober import Prober, prober_of
 from collectors.stamp.reflecting import ReflectorService
 from collectors.stamp.reflector import Reflector, ReflectorSettings
-from collectors.stamp.tables import PORT, Probe, ProbeTable, probes_of
+from collectors.stamp.tables import PORT, Probe, ProbeTable, is_address, probes_of
 from collectors.stats import CollectorStats
 from ndtwin.commands.common import stop_event_on_signals
 from ndtwin.config import Settings
@@ -32,9 +32,10 @@ def endpoint(text: str, default_port: int = PORT) -> tuple[str, int]:
     """``ADDRESS:PORT``, ``[ADDRESS]:PORT`` or ``ADDRESS``."""
     bare = text.count(":") > 1 and not text.startswith("[")
     host, _, port = (text, "", "") if bare else text.partition("]:" if text.startswith("[") else ":")
-    if port and not (port.isdecimal() and int(port) <= 65535):
+    host = host.strip("[]")
+    if not is_address(host) or (port and not (port.isdecimal() and int(port) <= 65535)):
         raise UsageError(f"{text!r} is not ADDRESS:PORT: write such as 192.0.2.1:862")
-    return host.strip("[]"), int(port) if port else default_port
+    return host, int(port) if port else default_port
 
 
 def _key(reference: str | None) -> bytes:
@@ -152,6 +153,8 @@ async def _measure(prober: Prober, count: int) -> dict[str, Any]:
         await prober.pace(count)
         await asyncio.sleep(lane.probe.table.timeout_s)
     figures: dict[str, Any] = {"sent": lane.count("sent"), "received": lane.count("received")}
+    if lane.trouble:
+        figures["trouble"] = lane.trouble
     for measured in lane.bins.close(2 * _ONE_BIN_NS):
         told = {"forward": measured.forward, "backward": measured.backward, "round_trip": measured.round_trip}
         for name, delay in told.items():

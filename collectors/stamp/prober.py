@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,9 @@ import structlog
 
 from collectors.inventory import Inventory
 from collectors.schedule import SILENT_AFTER
-from collectors.stamp import sockets
 from collectors.stamp.bins import Measured, ProbeBins, ProbeLabel
 from collectors.stamp.clock import OwnClock
+from collectors.stamp.lane import Lane
 from collectors.stamp.pace import Pace
 from collectors.stamp.sender import SenderSession, SessionSettings
 from collectors.stamp.tables import Probe
@@ -33,63 +32,8 @@ from twin.records import DelayReport, Direction, NetworkEvent, PathDelay, Record
 
 Emit = Callable[[Record], None]
 TICK_S = 0.1
-MAX_REPLIES = 64  # per wake-up and socket
 LOG = "ndtwin.collect"
 _LONGEST_SLEEP_S = 0.5
-
-
-@dataclass
-class Lane:
-    """One probe at work: its sessions (one per flow), its pace and its bins."""
-
-    probe: Probe
-    sessions: list[SenderSession]
-    wires: list[socket.socket]
-    pace: Pace
-    bins: ProbeBins
-    clock: OwnClock
-    silent_bins: int = 0
-    silent: bool = False
-    synchronised: bool | None = None
-    _turn: int = 0
-
-    def send(self) -> None:
-        """One packet, by the flow whose turn it is."""
-        flow = self._turn
-        self._turn = (flow + 1) % len(self.sessions)
-        clock = self.clock.estimate()
-        now_ns = time.time_ns()
-        payload = self.sessions[flow].send(now_ns, clock)
-        try:
-            self._put(flow, payload)
-        except OSError:  # no route, or no room: for whoever measures a path, the packet is lost on it
-            self.sessions[flow].counts["unsent"] += 1
-        self.bins.sent(now_ns)
-
-    def _put(self, flow: int, payload: bytes) -> None:
-        try:
-            self.wires[flow].send(payload)
-        except ConnectionRefusedError:  # about an earlier packet; this one was not sent
-            self.bins.refused(time.time_ns())
-            self.wires[flow].send(payload)
-
-    def drain(self, flow: int) -> None:
-        """Take the replies that came to one flow."""
-        for _ in range(MAX_REPLIES):
-            try:
-                received = sockets.receive(self.wires[flow])
-            except ConnectionRefusedError:
-                self.bins.refused(time.time_ns())
-                continue
-            if received is None:
-                return
-            echo = self.sessions[flow].receive(received.payload, received.received_ns)
-            if echo is not None:
-                self.bins.echo(flow, echo)
-
-    def count(self, name: str) -> int:
-        """One of the sessions' counters, over all flows."""
-        return sum(session.counts[name] for session in self.sessions)
 
 
 @dataclass
@@ -116,17 +60,13 @@ class Prober:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """The sockets, read by the running loop."""
-        loop = asyncio.get_running_loop()
-        with contextlib.ExitStack() as stack:
-            for number, probe in enumerate(self.probes):
-                lane = self._lane(number, probe)
-                self.lanes.append(lane)
-                for flow, wire in enumerate(lane.wires):
-                    stack.callback(wire.close)
-                    loop.add_reader(wire.fileno(), lane.drain, flow)
-                    stack.callback(loop.remove_reader, wire.fileno())
+        """The probes at work, until the end of the block."""
+        self.lanes = [self._lane(number, probe) for number, probe in enumerate(self.probes)]
+        try:
             yield
+        finally:
+            for lane in self.lanes:
+                lane.close()
 
     def _lane(self, number: int, probe: Probe) -> Lane:
         table = probe.table
@@ -149,19 +89,9 @@ class Prober:
             flows=table.flows,
             stateful=probe.stateful,
         )
-        wires = [
-            sockets.open_socket(
-                (table.source_address, 0),
-                remote=probe.address,
-                dscp=probe.traffic_class,
-                netns=table.netns,
-            )
-            for _ in range(table.flows)
-        ]
         return Lane(
             probe=probe,
             sessions=[SenderSession(one) for one in settings],
-            wires=wires,
             pace=Pace(table.packets_per_s, table.stream),
             bins=ProbeBins(label, bin_ns=self.bin_ns, timeout_ns=self._timeout_ns),
             clock=self._clocks.setdefault(
@@ -265,7 +195,7 @@ class Prober:
         lane.silent_bins = 0 if one.answered else lane.silent_bins + 1
         if lane.silent_bins == SILENT_AFTER:
             lane.silent = True
-            why = "nobody listens there" if one.refused else "no reply"
+            why = lane.trouble or ("nobody listens there" if one.refused else "no reply")
             self._event(probe.source, "probe-silent", f"{name}: {why}, {SILENT_AFTER} bins in a row", now_ns)
         elif lane.silent and one.answered:
             lane.silent = False

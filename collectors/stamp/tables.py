@@ -135,7 +135,7 @@ def check_reflectors(inventory: Inventory) -> Problems:
         place = f"devices[{i}] ({device.name}).stamp"
         if not 1 <= device.stamp.port <= 65535:
             yield f"{place}.port", f"{device.stamp.port} is no port: use 1 to 65535"
-        if device.stamp.address and not _is_address(device.stamp.address):
+        if device.stamp.address and not is_address(device.stamp.address):
             yield f"{place}.address", f"{device.stamp.address!r} is not an IP address"
         name = device.stamp.credentials
         credentials = inventory.credentials.get(name)
@@ -184,11 +184,12 @@ def _range_problems(probe: ProbeTable) -> Problems:
         yield "packets_per_s", f"{bps:g} bit/s to one target: {MOST_BPS:g} are the most"
     if not probe.classes or not all(0 <= dscp <= 63 for dscp in probe.classes):
         yield "classes", "are DSCPs from 0 to 63, at least one"
-    if probe.source_address and not _is_address(probe.source_address):
+    if probe.source_address and not is_address(probe.source_address):
         yield "source_address", f"{probe.source_address!r} is not an IP address"
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 from collector_peers import SECRETS, eventually
 
@@ -278,6 +279,28 @@ async def test_a_target_without_listener_is_told_and_its_return_too() -> None:
     assert lost[0].lost == lost[0].sent
     assert "no-listener" in lost[0].quality
     assert stats.metrics()["probes_sent"] > 0
+
+
+async def test_a_probe_that_cannot_be_sent_yet_harms_nobody_and_goes_when_it_can() -> None:
+    """A source address that is not there: told with the reason, tried again; the probe beside it runs."""
+    async with reflecting() as service:
+        port = service.addresses[0][1]
+        wrong = (
+            '[[probes]]\nsource = "WA"\ntarget = "NY"\nclasses = [8]\nclock = "unsynchronised"\n'
+            'source_address = "192.0.2.77"'
+        )
+        known = inventory(port, SYNCHRONISED + "\n" + wrong)
+        prober = prober_of(known, probes_of(known), (log := []).append, CollectorStats(), bin_ns=S // 2)
+        task = asyncio.create_task(prober.run())
+        await eventually(lambda: delays(log, "one-way") and "probe-silent" in events(log))
+        silent = next(r for r in log if isinstance(r, NetworkEvent))
+        assert "UDP 192.0.2.77:0 to 127.0.0.1" in silent.detail
+        mended = msgspec.structs.replace(prober.lanes[1].probe.table, source_address="127.0.0.5")
+        prober.lanes[1].probe = msgspec.structs.replace(prober.lanes[1].probe, table=mended)
+        await eventually(lambda: "probe-back" in events(log) and delays(log, "round-trip"))
+        task.cancel()
+        await asyncio.wait([task])
+    assert {delay.traffic_class for delay in delays(log, "round-trip")} == {8}
 
 
 async def test_a_standstill_of_the_program_is_a_gap_and_no_flood() -> None:

@@ -16,7 +16,7 @@ from topics_seen import records_in, wait_for
 from ndtwin.config import load_settings
 from ndtwin.doctor import examine
 from ndtwin.stamp import endpoint, measure_once
-from twin.errors import InventoryError, UsageError
+from twin.errors import UsageError
 from twin.records import DelayReport, Heartbeat
 
 NDTWIN = [sys.executable, "-m", "ndtwin", "stamp"]
@@ -161,18 +161,21 @@ def test_wrong_options_are_one_line(options: dict[str, str], problem: str) -> No
         measure_once("127.0.0.1:1", count=1, rate_pps=50.0, clock_error_s=0.0, dscp=0, **given)  # type: ignore[arg-type]  # a table's row
 
 
-def test_a_host_name_is_no_address() -> None:
-    """What does not resolve to an address here is told, not guessed."""
-    with pytest.raises(InventoryError, match="cannot be had"):
-        measure_once(
-            "no-such-host.invalid",
-            count=1,
-            rate_pps=50.0,
-            auth_key=None,
-            clock="kernel",
-            clock_error_s=0.0,
-            dscp=0,
-        )
+def test_what_cannot_be_sent_is_lost_and_says_why() -> None:
+    """No such namespace: the measurement ends all the same, and tells the trouble."""
+    figures = measure_once(
+        "127.0.0.1:1",
+        count=2,
+        rate_pps=50.0,
+        auth_key=None,
+        clock="kernel",
+        clock_error_s=0.0,
+        dscp=0,
+        timeout_s=0.1,
+        netns="no-such",
+    )
+    assert (figures["sent"], figures["round_trip_lost"]) == (2, 2)
+    assert "network namespace 'no-such' cannot be entered" in figures["trouble"]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,9 @@ def test_addresses_of_the_command_line(text: str, parsed: tuple[str, int]) -> No
     assert endpoint(text) == parsed
 
 
-@pytest.mark.parametrize("text", ["192.0.2.1:http", "192.0.2.1:70000"])
+@pytest.mark.parametrize(
+    "text", ["192.0.2.1:http", "192.0.2.1:70000", "localhost", "no-such-host.invalid:862", ""]
+)
 def test_addresses_that_are_none(text: str) -> None:
     """Wrong use, told as such."""
     with pytest.raises(UsageError, match="is not ADDRESS:PORT"):
