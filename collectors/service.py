@@ -26,6 +26,7 @@ from collectors.netconf import NetconfPoller
 from collectors.schedule import DEADLINE
 from collectors.snmp.engine import SnmpEngine
 from collectors.snmp.open import RETRIES, Shared, open_engine
+from collectors.snmp.places import Places
 from collectors.snmp.poller import SnmpPoller
 from collectors.snmp.trap_receiver import TrapReceiver
 from collectors.stamp.prober import prober_of
@@ -109,6 +110,9 @@ class _Crew:
         self._shared = Shared(stats.snmp)
         self._gate, self._topology_gate = Gate(SNMP_AT_ONCE), Gate(TOPOLOGIES_AT_ONCE)
         self._traps = trap_listener(inventory, self._emit, stats, clock) if inventory.traps else None
+        self._places = Places()
+        for device in inventory.devices:
+            self._places.settle(device.name, [device.address])
         self._engines: list[SnmpEngine] = []
         _make_room_for_sockets(4 * len(inventory.devices))
         self._pollers: list[NetconfPoller] = []
@@ -173,6 +177,7 @@ class _Crew:
             self._clock,
             gate=self._gate.turn,
             topology_gate=self._topology_gate.turn,
+            places=self._places,
         )
         work = SnmpWork(poller, self._emit, asyncio.Event(), int(self._periods.poll_s * 1e9))
         if self._traps is not None:

@@ -55,6 +55,21 @@ class InterfaceCounters(Part, frozen=True, kw_only=True):
     counter_bits: int = 64
 
 
+class QueueCounters(Part, frozen=True, kw_only=True):
+    """One class of traffic at one interface: what its queue was offered, sent and dropped, as read."""
+
+    interface: str
+    direction: Literal["in", "out"]
+    name: str  # the class's name on the device
+    offered_octets: int | None = None
+    sent_octets: int | None = None
+    dropped_packets: int | None = None
+    dropped_octets: int | None = None
+    depth_packets: int | None = None  # now
+    depth_octets: int | None = None
+    most_depth_octets: int | None = None  # since the counters began
+
+
 class DeviceSample(Record, frozen=True, kw_only=True):
     """One poll of one device: all its interfaces at ``observed_at_ns``."""
 
@@ -66,6 +81,7 @@ class DeviceSample(Record, frozen=True, kw_only=True):
     engine_boots: int | None = None  # snmpEngineBoots, where SNMPv3 tells it
     poll_duration_s: float = 0.0
     interfaces: tuple[InterfaceCounters, ...] = ()
+    queues: tuple[QueueCounters, ...] = ()
     quality: tuple[str, ...] = ()
 
 

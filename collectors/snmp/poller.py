@@ -20,11 +20,22 @@ from dataclasses import dataclass, field
 from collectors.snmp import tables as t
 from collectors.snmp.engine import Index, SnmpEngine, Value
 from collectors.snmp.interfaces import TICK_NS, interface_names, interfaces, needs_32
-from collectors.snmp.ping import ping_delays
-from collectors.snmp.rttmon import Delays, Operation, delays, operations
-from collectors.snmp.topology import addresses, addresses_old, neighbours, routes
+from collectors.snmp.neighbours import lldp_neighbours, ospf_neighbours
+from collectors.snmp.places import Places
+from collectors.snmp.probing import Probes
+from collectors.snmp.qos import queues
+from collectors.snmp.reading import columns, first_table, more, scalars
+from collectors.snmp.tables import text
+from collectors.snmp.topology import addresses, addresses_old, routes, routes_old
 from twin.errors import DeviceError
-from twin.records import DelayMethod, DelayReport, DeviceSample, DeviceTopology, PathDelay
+from twin.records import (
+    DelayReport,
+    DeviceSample,
+    DeviceTopology,
+    InterfaceAddress,
+    Neighbour,
+    QueueCounters,
+)
 
 Clock = Callable[[], int]  # nanoseconds since the epoch
 Gate = Callable[[], AbstractAsyncContextManager[None]]
@@ -65,27 +76,30 @@ class SnmpPoller:
     clock: Clock
     gate: Gate = _no_gate
     topology_gate: Gate = _no_gate
+    places: Places = field(default_factory=Places)  # shared by all pollers of a collector
     moved: bool = False  # a change stamp has moved between the last two samples
     names: Mapping[int, str] = field(default_factory=dict)  # ifIndex → ifName, as last seen
     _stamps: Mapping[str, int | None] = field(default_factory=dict)
     _state: _State = field(default_factory=_State)
-    _operations: tuple[Operation, ...] = ()
-    _pings: bool = False
-    _runs: dict[str, Mapping[Index, int]] = field(default_factory=dict)
+    _has_queues: bool = False
+
+    def __post_init__(self) -> None:
+        self._probes = Probes(self.network, self.device, self.clock)
 
     async def sample(self) -> DeviceSample:
         """One poll of the counters and states of all interfaces."""
         begin = time.perf_counter()
-        system = await self._scalars({**t.SYSTEM, **t.CHANGE_STAMPS})
+        system = await scalars(self.engine, {**t.SYSTEM, **t.CHANGE_STAMPS})
         stamps = {name: system[name] for name in t.CHANGE_STAMPS}
         self.moved = bool(self._stamps) and stamps != self._stamps
         self._stamps = stamps
         async with self.gate():
             before_ns = self.clock()
-            counters = await _columns(self.engine, t.INTERFACE_COUNTERS)
+            counters = await columns(self.engine, t.INTERFACE_COUNTERS)
             observed_at_ns = (before_ns + self.clock()) // 2
             state = await self._interface_state(counters["oper"], system["uptime"] or 0)
             old = await self._old_counters(state, counters)
+            waiting = await self._queues() if self._has_queues else ()
         found = interfaces(state, counters, old)
         return DeviceSample(
             network=self.network,
@@ -96,6 +110,7 @@ class SnmpPoller:
             engine_boots=system["engine_boots"],
             poll_duration_s=time.perf_counter() - begin,
             interfaces=found,
+            queues=waiting,
             quality=("counters-32bit",) if any(i.counter_bits == 32 for i in found) else (),
         )
 
@@ -104,8 +119,8 @@ class SnmpPoller:
             raise DeviceError("the agent shows no ifTable: allow 1.3.6.1.2.1 in its view")
         now_ns = self.clock()
         if self.moved or not self._state.holds(oper, uptime, now_ns):
-            columns = await _more(self.engine, t.INTERFACE_STATE, len(oper))
-            self._state = _State({**columns, "oper": oper}, oper, now_ns, uptime)
+            seldom = await more(self.engine, t.INTERFACE_STATE, t.INTERFACE_COUNTERS["oper"], len(oper))
+            self._state = _State({**seldom, "oper": oper}, oper, now_ns, uptime)
             self.names = interface_names(self._state.columns)
         self._state.uptime = uptime
         return self._state.columns
@@ -113,97 +128,58 @@ class SnmpPoller:
     async def _old_counters(self, state: t.Columns, counters: t.Columns) -> t.Columns:
         if not needs_32(state, counters):
             return {}
-        return await _more(self.engine, t.INTERFACE_COUNTERS_32, len(counters["oper"]))
+        return await more(
+            self.engine, t.INTERFACE_COUNTERS_32, t.INTERFACE_COUNTERS["oper"], len(counters["oper"])
+        )
 
     async def topology(self) -> DeviceTopology:
         """Neighbours, addresses and routes; also refreshes what is known of the probes."""
         try:
-            names = interface_names(await _columns(self.topology_engine, t.INTERFACE_NAMES))
+            names = interface_names(await columns(self.topology_engine, t.INTERFACE_NAMES))
             async with self.topology_gate():
                 return await self._topology(self.topology_engine, names)
         finally:
             self.topology_engine.close()  # seldom used: it need not hold a socket
 
     async def _topology(self, engine: SnmpEngine, names: Mapping[int, str]) -> DeviceTopology:
-        lldp = {**await _columns(engine, t.LLDP_LOCAL), **await _columns(engine, t.LLDP_REMOTE)}
-        found = addresses(await _columns(engine, t.ADDRESSES), names)
+        found = addresses(await columns(engine, t.ADDRESSES), names)
         if not found:
-            found = addresses_old(await _columns(engine, t.ADDRESSES_OLD), names)
-        forwarding = routes(await _columns(engine, t.ROUTES), names)
-        self._operations = operations(await _columns(engine, t.RTTMON_ADMIN))
-        self._pings = bool(await engine.walk(t.PING["sent"]))
+            found = addresses_old(await columns(engine, t.ADDRESSES_OLD), names)
+        adjacent = await self._lldp(engine, names)
+        by_ospf, unknown = await self._ospf(engine, names, found)
+        old, table = await first_table(engine, (t.ROUTES, t.ROUTES_OLD))
+        await self._probes.look(engine)
+        self._has_queues = bool(await engine.walk(t.QOS_POLICIES["if_index"]))
         return DeviceTopology(
             network=self.network,
             device=self.device,
             observed_at_ns=self.clock(),
             source="snmp",
-            neighbours=neighbours(lldp, names),
+            neighbours=adjacent + by_ospf,
             addresses=found,
-            routes=forwarding,
+            routes=(routes_old if old else routes)(table, names),
+            quality=("neighbours-unknown",) if unknown else (),
         )
+
+    async def _lldp(self, engine: SnmpEngine, names: Mapping[int, str]) -> tuple[Neighbour, ...]:
+        """LLDP of 2009 where the device has its module, else of 2005."""
+        tables = ((t.LLDP2_REMOTE, t.LLDP2_LOCAL), (t.LLDP_REMOTE, t.LLDP_LOCAL))
+        number, heard = await first_table(engine, [remote for remote, _ in tables])
+        if not heard:
+            return ()
+        return lldp_neighbours({**heard, **await columns(engine, tables[number][1])}, names)
+
+    async def _ospf(
+        self, engine: SnmpEngine, names: Mapping[int, str], found: tuple[InterfaceAddress, ...]
+    ) -> tuple[tuple[Neighbour, ...], int]:
+        router_id = (await engine.get([t.OSPF_ROUTER_ID])).get(t.OSPF_ROUTER_ID)
+        self.places.learn(self.device, found, text(router_id))
+        return ospf_neighbours(await columns(engine, t.OSPF_NEIGHBOURS), names, found, self.places)
+
+    async def _queues(self) -> tuple[QueueCounters, ...]:
+        policies = await columns(self.engine, t.QOS_POLICIES)
+        return queues(policies, await columns(self.engine, t.QOS_OBJECTS), self.names)
 
     async def delays(self) -> list[DelayReport]:
         """What the device's own probes measured since the last poll."""
-        found = []
-        if self._operations:
-            asked_at_ns = self.clock()
-            uptime = (await self._scalars({"uptime": t.UPTIME}))["uptime"] or 0
-            latest = await self._settled(await _columns(self.engine, t.RTTMON_JITTER))
-            seen = self._runs.get("rttmon", {})
-            fresh = delays(self._operations, latest, uptime_ticks=uptime, asked_at_ns=asked_at_ns, seen=seen)
-            found += self._reports("rttmon", fresh, self.clock())
-        if self._pings:
-            now_ns = self.clock()
-            seen = self._runs.get("disman-ping", {})
-            fresh = ping_delays(await _columns(self.engine, t.PING), observed_at_ns=now_ns, seen=seen)
-            found += self._reports("disman-ping", fresh, now_ns)
-        return found
-
-    async def _settled(self, latest: t.MutableColumns) -> t.Columns:
-        """Leave out the operations that finished while their rows were read: half old, half new."""
-        oid = t.RTTMON_JITTER["completed"]
-        again = await self.engine.walk(oid)
-        before = latest["completed"]
-        latest["completed"] = {index: at for index, at in before.items() if again.get(index) == at}
-        return latest
-
-    def _reports(self, method: DelayMethod, fresh: Delays, now_ns: int) -> list[DelayReport]:
-        self._runs[method] = fresh.runs
-        found = []
-        if fresh.one_way or not fresh.round_trip:  # no news is told too: somebody waits for it
-            found.append(self._report(method, fresh.one_way, now_ns, one_way=True))
-        if fresh.round_trip:
-            found.append(self._report(method, fresh.round_trip, now_ns, one_way=False))
-        return found
-
-    def _report(
-        self, method: DelayMethod, found: tuple[PathDelay, ...], now_ns: int, *, one_way: bool
-    ) -> DelayReport:
-        unsynchronised = any(delay.clock_synchronised is False for delay in found)
-        return DelayReport(
-            network=self.network,
-            device=self.device,
-            observed_at_ns=now_ns,
-            method=method,
-            direction="one-way" if one_way else "round-trip",
-            delays=found,
-            quality=("clock-unsynchronised",) if unsynchronised else (),
-        )
-
-    async def _scalars(self, table: t.ColumnTable) -> dict[str, int | None]:
-        found = await self.engine.get(list(table.values()))
-        return {name: t.integer(found.get(oid)) for name, oid in table.items()}
-
-
-async def _columns(engine: SnmpEngine, table: t.ColumnTable) -> t.MutableColumns:
-    """A whole table: the first column tells the rows."""
-    (key, oid), *others = table.items()
-    first = await engine.walk(oid)
-    return {key: first, **await _more(engine, dict(others), len(first))}
-
-
-async def _more(engine: SnmpEngine, table: t.ColumnTable, rows: int) -> t.MutableColumns:
-    """Columns of a table that has so many rows."""
-    if not rows:
-        return {name: {} for name in table}
-    return {name: await engine.walk(oid, rows) for name, oid in table.items()}
+        return await self._probes.read(self.engine)

@@ -21,7 +21,14 @@ _LLDP = "1.0.8802.1.1.2.1"  # lldpObjects, IEEE 802.1AB-2005
 _IP = "1.3.6.1.2.1.4"  # ip, RFC 4293
 _CIDR = "1.3.6.1.2.1.4.24.7.1"  # inetCidrRouteEntry, RFC 4292
 _RTT = "1.3.6.1.4.1.9.9.42.1"  # rttMonObjects, CISCO-RTTMON-MIB
+_LLDP2 = "1.3.111.2.802.1.1.13.1"  # lldpV2Objects, IEEE 802.1AB-2009
+_OSPF = "1.3.6.1.2.1.14"  # RFC 4750
+_CIDR_OLD = "1.3.6.1.2.1.4.24.4.1"  # ipCidrRouteEntry, RFC 2096, deprecated by RFC 4292
+_RPM = "1.3.6.1.4.1.2636.3.50.1"  # jnxRpmMib, JUNIPER-RPM-MIB
+_QOS = "1.3.6.1.4.1.9.9.166.1"  # CISCO-CLASS-BASED-QOS-MIB
 _PING = "1.3.6.1.2.1.80.1"  # pingObjects, RFC 4560
+
+AUGMENTS = {_IFX: _IF}  # entry → the entry that it adds columns to
 
 UPTIME = "1.3.6.1.2.1.1.3.0"
 SYSTEM: ColumnTable = {
@@ -32,6 +39,7 @@ SYSTEM: ColumnTable = {
 CHANGE_STAMPS: ColumnTable = {
     "interfaces": "1.3.6.1.2.1.31.1.5.0",  # ifTableLastChange
     "lldp": f"{_LLDP}.2.1.0",  # lldpStatsRemTablesLastChangeTime
+    "lldp_v2": f"{_LLDP2}.2.1.0",  # lldpV2StatsRemTablesLastChangeTime
     "routes": f"{_IP}.24.6.0",  # inetCidrRouteNumber
     "ospf_originated": "1.3.6.1.2.1.14.1.9.0",  # ospfOriginateNewLsas, RFC 4750
     "ospf_received": "1.3.6.1.2.1.14.1.10.0",  # ospfRxNewLsas
@@ -80,6 +88,17 @@ LLDP_REMOTE: ColumnTable = {
     "port_description": f"{_LLDP}.4.1.1.8",
     "system_name": f"{_LLDP}.4.1.1.9",
 }
+LLDP2_LOCAL: ColumnTable = {"local_subtype": f"{_LLDP2}.3.7.1.2", "local_port": f"{_LLDP2}.3.7.1.3"}
+LLDP2_REMOTE: ColumnTable = {
+    "port": f"{_LLDP2}.4.1.1.8",
+    "chassis_subtype": f"{_LLDP2}.4.1.1.5",
+    "chassis": f"{_LLDP2}.4.1.1.6",
+    "port_subtype": f"{_LLDP2}.4.1.1.7",
+    "port_description": f"{_LLDP2}.4.1.1.9",
+    "system_name": f"{_LLDP2}.4.1.1.10",
+}
+OSPF_ROUTER_ID = f"{_OSPF}.1.1.0"
+OSPF_NEIGHBOURS: ColumnTable = {"state": f"{_OSPF}.10.1.6", "router_id": f"{_OSPF}.10.1.3"}
 ADDRESSES: ColumnTable = {  # ipAddressTable
     "interface": f"{_IP}.34.1.3",
     "kind": f"{_IP}.34.1.4",
@@ -87,6 +106,12 @@ ADDRESSES: ColumnTable = {  # ipAddressTable
 }
 ADDRESSES_OLD: ColumnTable = {"interface": f"{_IP}.20.1.2", "mask": f"{_IP}.20.1.3"}  # ipAddrTable
 ROUTES: ColumnTable = {"kind": f"{_CIDR}.8", "interface": f"{_CIDR}.7", "metric": f"{_CIDR}.12"}
+
+ROUTES_OLD: ColumnTable = {
+    "kind": f"{_CIDR_OLD}.6",
+    "interface": f"{_CIDR_OLD}.5",
+    "metric": f"{_CIDR_OLD}.11",
+}
 
 RTTMON_ADMIN: ColumnTable = {
     "kind": f"{_RTT}.2.1.1.4",
@@ -126,6 +151,34 @@ PING: ColumnTable = {
     "average_ms": f"{_PING}.3.1.6",
     "responses": f"{_PING}.3.1.7",
     "last_good": f"{_PING}.3.1.10",
+}
+RPM: ColumnTable = {
+    "sent": f"{_RPM}.2.1.2",
+    "date": f"{_RPM}.2.1.5",
+    "samples": f"{_RPM}.3.1.2",
+    "min_us": f"{_RPM}.3.1.3",
+    "max_us": f"{_RPM}.3.1.4",
+    "average_us": f"{_RPM}.3.1.5",
+    "deviation_us": f"{_RPM}.3.1.7",
+    "sum_us": f"{_RPM}.3.1.8",
+    "target": f"{_PING}.2.1.4",
+    "data_size": f"{_PING}.2.1.5",
+    "frequency_s": f"{_PING}.2.1.10",
+}
+
+QOS_POLICIES: ColumnTable = {"if_index": f"{_QOS}.1.1.1.4", "direction": f"{_QOS}.1.1.1.3"}
+QOS_OBJECTS: ColumnTable = {
+    "kind": f"{_QOS}.5.1.1.3",
+    "config": f"{_QOS}.5.1.1.2",
+    "parent": f"{_QOS}.5.1.1.4",
+    "name": f"{_QOS}.7.1.1.1",
+    "offered_octets": f"{_QOS}.15.1.1.6",
+    "sent_octets": f"{_QOS}.15.1.1.10",
+    "dropped_packets": f"{_QOS}.15.1.1.14",
+    "dropped_octets": f"{_QOS}.15.1.1.17",
+    "depth_octets": f"{_QOS}.18.1.1.1",
+    "most_depth_octets": f"{_QOS}.18.1.1.2",
+    "depth_packets": f"{_QOS}.18.1.1.9",
 }
 
 

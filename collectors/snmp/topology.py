@@ -1,43 +1,26 @@
-"""LLDP-MIB, IP-MIB and IP-FORWARD-MIB columns → a device's place in the network.
+"""IP-MIB and IP-FORWARD-MIB columns → a device's addresses and routes.
 
 Indices carry much of the information here:
 
-- lldpRemTable: (TimeMark, LocalPortNum, RemIndex)
 - ipAddressTable: (type, length, address octets…); ipAddrTable: the four octets
 - inetCidrRouteTable (RFC 4292): (destType, length, dest…, pfxLen, length, policy…, nhType, length, nh…).
   The policy is an OBJECT IDENTIFIER and so of any length: net-snmp numbers rows with it.
+- ipCidrRouteTable (RFC 2096): the four octets each of destination and mask, TOS, the four octets of the
+  next hop
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from collectors.snmp.engine import Index, Value
-from collectors.snmp.tables import Columns, integer, text
-from twin.records import InterfaceAddress, Neighbour, Route
+from collectors.snmp.tables import Columns, integer
+from twin.records import InterfaceAddress, Route
 
-_NAMING_PORT_SUBTYPES = {1, 5, 7}  # interfaceAlias, interfaceName, local: text that names the port
-_MAC_SUBTYPES = {"chassis": 4, "port": 3}  # LldpChassisIdSubtype, LldpPortIdSubtype: macAddress
 _UNICAST = 1  # ipAddressType
 _LOCAL, _REMOTE = 3, 4  # inetCidrRouteType
 _ADDRESS_OCTETS = {1: 4, 2: 16}  # InetAddressType ipv4, ipv6 (RFC 4001); zoned addresses are link-local
-
-
-def neighbours(lldp: Columns, names: Mapping[int, str]) -> tuple[Neighbour, ...]:
-    """lldpRemTable → adjacencies, in order."""
-    found = set()
-    for index in lldp.get("port", {}):
-        if len(index) != 3:
-            continue
-        remote = text(lldp.get("system_name", {}).get(index)) or _identity(lldp, "chassis", index)
-        if remote:
-            port = _identity(lldp, "port", index)
-            found.add((_local_port(lldp, names, index[1]), remote, port))
-    return tuple(
-        Neighbour(local_interface=local, remote_device=remote, remote_interface=port)
-        for local, remote, port in sorted(found)
-    )
 
 
 def addresses(table: Columns, names: Mapping[int, str]) -> tuple[InterfaceAddress, ...]:
@@ -69,9 +52,18 @@ def addresses_old(table: Columns, names: Mapping[int, str]) -> tuple[InterfaceAd
 
 def routes(table: Columns, names: Mapping[int, str]) -> tuple[Route, ...]:
     """inetCidrRouteTable → the rows that forward or end here; reject and black hole rows are left out."""
+    return _routes(table, names, _route_key)
+
+
+def routes_old(table: Columns, names: Mapping[int, str]) -> tuple[Route, ...]:
+    """ipCidrRouteTable (IPv4 only) → the same."""
+    return _routes(table, names, _route_key_old)
+
+
+def _routes(table: Columns, names: Mapping[int, str], key_of: KeyOf) -> tuple[Route, ...]:
     found = []
     for index, kind in table.get("kind", {}).items():
-        key = _route_key(index)
+        key = key_of(index)
         if key is None or kind not in (_LOCAL, _REMOTE):
             continue
         prefix, hop = key
@@ -89,6 +81,22 @@ def routes(table: Columns, names: Mapping[int, str]) -> tuple[Route, ...]:
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
+KeyOf = Callable[[Index], "tuple[Prefix, Address | None] | None"]
+
+
+def _route_key_old(index: Index) -> tuple[Prefix, Address | None] | None:
+    if len(index) != 13 or max(index) > 255:
+        return None
+    octets = bytes(index)
+    try:
+        length = _mask_length(octets[4:8])
+        return ipaddress.ip_network((octets[:4], length), strict=False), ipaddress.IPv4Address(octets[9:])
+    except ValueError:
+        return None
+
+
+def _mask_length(mask: bytes) -> int:
+    return ipaddress.IPv4Network((0, str(ipaddress.IPv4Address(mask)))).prefixlen
 
 
 def _route_key(index: Index) -> tuple[Prefix, Address | None] | None:
@@ -133,21 +141,3 @@ def _interface_address(interface: str, address: Address, length: int) -> Interfa
 
 def _order(address: InterfaceAddress) -> tuple[str, str]:
     return address.interface, address.address
-
-
-def _local_port(lldp: Columns, names: Mapping[int, str], number: int) -> str:
-    """lldpLocPortId where it names the port, else the interface whose ifIndex is the port number."""
-    subtype = lldp.get("local_subtype", {}).get((number,))
-    name = text(lldp.get("local_port", {}).get((number,)))
-    if name and subtype in _NAMING_PORT_SUBTYPES:
-        return name
-    return names.get(number, name or f"port{number}")
-
-
-def _identity(lldp: Columns, what: str, index: Index) -> str:
-    """A chassis or port identifier as text; a MAC as aa:bb:…, but a port's description before that."""
-    value = lldp.get(what, {}).get(index)
-    if lldp.get(f"{what}_subtype", {}).get(index) != _MAC_SUBTYPES[what]:
-        return text(value)
-    described = text(lldp.get("port_description", {}).get(index)) if what == "port" else ""
-    return described or (value.hex(":") if isinstance(value, bytes) else text(value))

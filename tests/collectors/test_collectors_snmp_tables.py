@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from collectors.snmp.interfaces import TICK_NS, interface_names, interfaces, needs_32
+from collectors.snmp.neighbours import lldp_neighbours, ospf_neighbours
 from collectors.snmp.ping import ping_delays
+from collectors.snmp.places import Places
+from collectors.snmp.qos import queues
+from collectors.snmp.rpm import rpm_delays
 from collectors.snmp.rttmon import Operation, delays, operations
 from collectors.snmp.tables import Columns, integer, text
-from collectors.snmp.topology import addresses, addresses_old, neighbours, routes
-from twin.records import InterfaceAddress, Neighbour, Route
+from collectors.snmp.topology import addresses, addresses_old, routes, routes_old
+from twin.records import InterfaceAddress, Neighbour, QueueCounters, Route
 
 NAMES = {1: "eth0", 2: "eth1"}
 S = 1_000_000_000
@@ -82,7 +86,7 @@ LLDP = {
 
 def test_lldp_names_ports_as_people_do() -> None:
     """Port ids that are names are taken, MAC addresses are replaced by ifName where that is known."""
-    assert neighbours(LLDP, NAMES) == (
+    assert lldp_neighbours(LLDP, NAMES) == (
         Neighbour(
             local_interface="eth1", remote_device="02:00:00:00:00:01", remote_interface="02:00:00:00:00:09"
         ),
@@ -258,3 +262,143 @@ def test_ping_results_are_round_trips_in_milliseconds() -> None:
     assert (one.destination, one.mean_s, one.sent, one.lost) == ("10.0.0.1", pytest.approx(0.012), 20, 1)
     assert (one.error_s, one.packet_bits, one.start_ns) == (0.0005, 672.0, 40 * S)
     assert ping_delays(table, observed_at_ns=101 * S, seen=found.runs).round_trip == ()
+
+
+# ------------------------------------------------------------------------- LLDP of 2009, OSPF, older routes
+
+ADDRESSES = (
+    InterfaceAddress(interface="eth0", address="172.16.0.0", prefix="172.16.0.0/31"),
+    InterfaceAddress(interface="eth1", address="10.0.0.1", prefix="10.0.0.0/8"),
+)
+
+
+def test_lldp_of_2009_is_read_by_ifindex() -> None:
+    """lldpV2RemTable's second index is the ifIndex, whatever the local port is called."""
+    row = (77, 2, 1, 5)
+    lldp: Columns = {
+        "port": {row: b"ge-0/0/7", (77, 9, 1, 5): b"x", (1, 2): b"short"},
+        "port_subtype": {row: 5},
+        "system_name": {row: b"CA1", (77, 9, 1, 5): b"CA2"},
+        "local_port": {(2,): b"elsewhere"},
+        "local_subtype": {(2,): 5},
+    }
+    assert lldp_neighbours(lldp, NAMES) == (
+        Neighbour(local_interface="eth1", remote_device="CA1", remote_interface="ge-0/0/7"),
+        Neighbour(local_interface="port9", remote_device="CA2", remote_interface="x"),
+    )
+
+
+def test_full_ospf_neighbours_are_named_by_what_they_say_of_themselves() -> None:
+    """Router id or address tells the device, the prefix or the addressless index our interface."""
+    places = Places()
+    theirs = InterfaceAddress(interface="ge-7", address="172.16.0.1", prefix="172.16.0.0/31")
+    places.learn("CA1", (theirs,), "10.255.0.2")
+    places.learn("CA2", (), "10.255.0.3")
+    table: Columns = {
+        "state": {
+            (172, 16, 0, 1, 0): 8,
+            (0, 0, 0, 0, 2): 8,  # unnumbered
+            (10, 9, 9, 9, 0): 8,  # nobody knows it
+            (10, 0, 0, 7, 0): 4,  # not full
+            (300, 0, 0, 1, 0): 8,  # no address
+        },
+        "router_id": {(172, 16, 0, 1, 0): "10.255.0.2", (0, 0, 0, 0, 2): "10.255.0.3"},
+    }
+    found, unknown = ospf_neighbours(table, NAMES, ADDRESSES, places)
+    assert found == (
+        Neighbour(local_interface="eth1", remote_device="CA2", remote_interface="", protocol="ospf"),
+        Neighbour(local_interface="eth0", remote_device="CA1", remote_interface="ge-7", protocol="ospf"),
+    )
+    assert unknown == 1
+
+
+def test_an_address_of_two_devices_belongs_to_none() -> None:
+    """Anycast, and what a device gave up, tell nobody; the inventory's addresses stay."""
+    places = Places()
+    places.settle("A", ["192.0.2.1"])
+    shared = InterfaceAddress(interface="lo", address="10.9.9.9", prefix="10.9.9.9/32")
+    host = InterfaceAddress(interface="lo", address="127.0.0.1", prefix="127.0.0.0/8")
+    places.learn("A", (shared, host), "")
+    assert places.at("10.9.9.9") == ("A", "lo")
+    places.learn("B", (shared, host), "0.0.0.0")
+    assert (places.at("10.9.9.9"), places.at("127.0.0.1"), places.router("0.0.0.0")) == (("", ""),) * 2 + (
+        "",
+    )
+    places.learn("A", (), "")
+    assert (places.at("10.9.9.9"), places.at("192.0.2.1")) == (("B", "lo"), ("A", ""))
+
+
+def test_routes_of_the_older_table_are_read() -> None:
+    """ipCidrRouteTable gives the same routes; masks with holes and other kinds are left out."""
+    learnt, local, odd, rejected = (
+        (10, 2, 0, 0, 255, 255, 0, 0, 0, 172, 16, 0, 1),
+        (172, 16, 0, 0, 255, 255, 255, 254, 0, 0, 0, 0, 0),
+        (10, 3, 0, 0, 255, 0, 255, 0, 0, 172, 16, 0, 1),
+        (10, 4, 0, 0, 255, 255, 0, 0, 0, 172, 16, 0, 1),
+    )
+    table: Columns = {
+        "kind": {learnt: 4, local: 3, odd: 4, rejected: 2, (1, 2): 4},
+        "interface": {learnt: 1, local: 1},
+        "metric": {learnt: 20, local: -1},
+    }
+    assert routes_old(table, NAMES) == (
+        Route(prefix="10.2.0.0/16", next_hop="172.16.0.1", interface="eth0", metric=20),
+        Route(prefix="172.16.0.0/31", interface="eth0", local=True),
+    )
+
+
+# ----------------------------------------------------------------------------------- RPM and class queues
+
+
+def test_rpm_results_are_round_trips_in_microseconds() -> None:
+    """The last completed run of a test, once for each date; other collections are other statistics."""
+    test = (1, 65, 2, 66, 67)
+    done, current = (*test, 2), (*test, 1)
+    table: Columns = {
+        "sent": {done: 10, current: 4},
+        "date": {done: b"\x07\xea\x0b\x19\x17\x00\x00\x00"},
+        "samples": {(*done, 1): 9, (*done, 4): 9},
+        "average_us": {(*done, 1): 12_345, (*done, 4): 6_000},
+        "min_us": {(*done, 1): 12_000},
+        "max_us": {(*done, 1): 13_000},
+        "deviation_us": {(*done, 1): 150},
+        "target": {test: bytes([10, 0, 0, 1])},
+        "data_size": {test: 72},
+        "frequency_s": {test: 30},
+    }
+    found = rpm_delays(table, observed_at_ns=100 * S, seen={})
+    (one,) = found.round_trip
+    assert (one.destination, one.count, one.sent, one.lost) == ("10.0.0.1", 9, 10, 1)
+    assert (one.mean_s, one.min_s, one.max_s) == pytest.approx((0.012345, 0.012, 0.013))
+    assert (one.jitter_s, one.packet_bits, one.start_ns) == (pytest.approx(0.00015), 800.0, 70 * S)
+    assert rpm_delays(table, observed_at_ns=101 * S, seen=found.runs).round_trip == ()
+    later = {**table, "date": {done: b"\x07\xea\x0b\x19\x17\x00\x1e\x00"}}
+    assert len(rpm_delays(later, observed_at_ns=130 * S, seen=found.runs).round_trip) == 1
+
+
+def test_class_queues_are_joined_from_their_tables() -> None:
+    """Counters stand under the class's object, its name under its configuration, its depth under a child."""
+    policies: Columns = {"if_index": {(100,): 1, (200,): 9}, "direction": {(100,): 2, (200,): 1}}
+    objects: Columns = {
+        "kind": {(100, 1): 1, (100, 2): 2, (100, 3): 4, (200, 2): 2},
+        "config": {(100, 2): 5000, (200, 2): 5000},
+        "parent": {(100, 2): 1, (100, 3): 2},
+        "name": {(5000,): b"voice"},
+        "offered_octets": {(100, 2): 2**40},
+        "sent_octets": {(100, 2): 2**40 - 500},
+        "dropped_packets": {(100, 2): 1},
+        "dropped_octets": {(100, 2): 500},
+        "depth_packets": {(100, 3): 7},
+    }
+    assert queues(policies, objects, NAMES) == (
+        QueueCounters(
+            interface="eth0",
+            direction="out",
+            name="voice",
+            offered_octets=2**40,
+            sent_octets=2**40 - 500,
+            dropped_packets=1,
+            dropped_octets=500,
+            depth_packets=7,
+        ),
+    )
