@@ -36,6 +36,12 @@ TopologyOption = Annotated[
 ]
 
 
+LabOption = Annotated[
+    str | None,
+    typer.Option("--lab", help="sim, or netns: real routers in namespaces (root).", show_default="sim"),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(up)
@@ -47,6 +53,7 @@ def up(
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
     topology: TopologyOption = None,
+    lab: LabOption = None,
     window: WindowOption = None,
     port: Annotated[int | None, typer.Option(help="Of the page.", show_default="8080")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No screen; lines on stderr.")] = False,
@@ -61,13 +68,17 @@ def up(
 
     With `--for` and `--report`, exit code 1 says that the loop was not whole; the reasons are on stderr.
     """
+    from ndtwin.lab.netns.settings import LOOP_TABLES
     from ndtwin.loop import running_loop
     from ndtwin.terminal import screen
 
     if for_s is not None and for_s <= 0:
         raise UsageError(f"--for {for_s:g}: give seconds greater than 0")
-    tables = {"lab": {"topology": topology}, "pipeline": {"window_s": window}, "serve": {"port": port}}
-    settings = settings_from(config, run_dir, tables)
+    tables: Tables = {"lab": {"topology": topology}, "pipeline": {"window_s": window}}
+    tables["serve"] = {"port": port}
+    if lab == "netns":
+        tables = merge(LOOP_TABLES, tables)
+    settings = settings_from(config, run_dir, {**tables, "lab_kind": lab})
     stop = stop_on_signals()
     page = f"http://{settings.serve.host}:{settings.serve.port}"
     say(f"starting; page at {page}, logs in {settings.run_path / 'logs'}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +72,7 @@ def _lldpd(site: Site) -> list[str]:
 
 def _softflowd(site: Site) -> list[str]:
     own = ["-p", site.at("softflowd.pid"), "-c", site.at("softflowd.ctl")]
-    times = ["-t", "maxlife=3s", "-t", "expint=1s"]
+    times = ["-t", "maxlife=1s", "-t", "expint=1s"]
     where = ["-i", f"{_index(site.router)}:{CUSTOMERS}", "-n", site.collector, "-v", "10"]
     return ["softflowd", "-d", *own, *times, *where, files.flow_filter(site.router)]
 
@@ -173,7 +175,7 @@ class Daemons:
         """STAMP reflectors of all routers in one process; all share this machine's clock."""
         argv = [sys.executable, "-m", "ndtwin", "stamp", "reflect", "--listen", f"0.0.0.0:{STAMP_PORT}"]
         argv += [word for space in spaces for word in ("--netns", space)]
-        self._start("", "reflector", [*argv, "--clock", "synchronised", "--clock-error", "0.00001"], {})
+        self._start("", "reflector", [*argv, "--clock", "synchronised"], {})
 
     def _start(self, router: str, name: str, argv: list[str], env: dict[str, str]) -> None:
         log = self.logs / f"{router}-{name}.log" if router else self.logs / f"{name}.log"
@@ -189,6 +191,14 @@ class Daemons:
     def restarts(self) -> int:
         """Of all programs."""
         return sum(child.restarts for child in self.children.values())
+
+    def send_templates(self, sites: Sequence[Site]) -> None:
+        """Have softflowd tell its template again: by itself it does so every 16 messages, after a minute."""
+        for site in sites:
+            with socket.socket(socket.AF_UNIX) as control, contextlib.suppress(OSError):  # restarting, silent
+                control.settimeout(0.5)
+                control.connect(site.at("softflowd.ctl"))
+                control.sendall(b"send-template\n")
 
     def pids(self, router: str, names: Sequence[str]) -> list[int]:
         """Process ids of some programs of a router."""

@@ -10,7 +10,6 @@ from ndtwin.lab.netns.settings import NetnsSettings
 from ndtwin.lab.settings import LabSettings
 
 NETCONF_USER = "root"  # sshd forces the NETCONF subsystem upon whoever logs in with the lab's key
-CLOCK_ERROR_S = 1e-5  # all routers share one clock
 
 
 def inventory_of(
@@ -66,5 +65,4 @@ def _probe(router: Router, netns: NetnsSettings) -> dict[str, object]:
         "packet_octets": netns.probe_octets,
         "flows": 4,
         "clock": "synchronised",
-        "clock_error_s": CLOCK_ERROR_S,
     }

@@ -35,9 +35,12 @@ PREFIX = "ndtwin"
 SLOTS = 16
 MANAGEMENT = "mgmt0"
 CUSTOMERS = "cust0"
-MTU = 1000  # IP octets: a bucket of one such frame is all that a queue may send ahead of its rate
+# All packets are of one size, also those that probe. A token bucket (tbf) lets a packet go as soon as it has
+# tokens for it, that is, when its transmission would begin: small probes would overtake the backlog of a full
+# bucket. So what is measured is the wait in the queues; a calibrated twin learns that there is no more to it.
+MTU = 500
 FRAME_OCTETS = MTU + 14  # with the Ethernet header, as tc counts
-SIZES = PacketSizes.bimodal(2400, 8 * MTU, small_share=0.3)
+SIZES = PacketSizes.fixed(8 * MTU)
 NETCONF_PORT, SNMP_PORT, STAMP_PORT, DISCARD_PORT, STREAM_PORT = 830, 161, 862, 9009, 9010
 _MANAGEMENT_BASE = IPv4Address("198.18.0.0")
 

@@ -42,6 +42,7 @@ from twin.traffic import TrafficCycle
 
 READY_S = 120.0  # on a machine that is busy with other things; a quiet one needs some seconds
 WATCH_S = 1.0
+TEMPLATES_S = 5.0  # a collector that starts later understands flow records after so long at most
 _log = structlog.get_logger("ndtwin.lab")
 
 
@@ -179,8 +180,12 @@ class NetnsLab:
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Step 6."""
+        templates_s = 0.0
         while not stop.is_set():
             self._look_after()
+            if time.monotonic() - templates_s >= TEMPLATES_S:
+                await asyncio.to_thread(self.daemons.send_templates, self.sites)
+                templates_s = time.monotonic()
             try:
                 await asyncio.wait_for(stop.wait(), WATCH_S)
             except TimeoutError:

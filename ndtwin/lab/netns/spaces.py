@@ -34,6 +34,7 @@ from ndtwin.lab.netns.tools import batch, run
 from twin.errors import UsageError
 
 HEADER_OCTETS = 14  # that tc counts and the records do not
+ROUNDING = 16  # a bucket is kept as a time: it must hold a full frame at any rate
 MEAN_FRAME = SIZES.mean_bits / 8 + HEADER_OCTETS
 _SYSTEM = {
     "net/ipv4/ip_forward": "1",
@@ -212,4 +213,4 @@ def shape(port: Port, plan: Plan, share: float = 1.0) -> str:
     """
     rate_bps = share * port.capacity_bps * MEAN_FRAME / (MEAN_FRAME - HEADER_OCTETS)
     limit = round(plan.network.links[port.link].buffer_packets * MEAN_FRAME) + FRAME_OCTETS
-    return f"dev {port.name} root tbf rate {rate_bps:.0f}bit burst {FRAME_OCTETS} limit {limit}"
+    return f"dev {port.name} root tbf rate {rate_bps:.0f}bit burst {FRAME_OCTETS + ROUNDING} limit {limit}"

@@ -28,9 +28,9 @@ PACKAGES = (  # a program, or a pattern of the file that matters → Debian pack
 TIMEOUT_S = 30.0
 
 
-def missing_packages() -> list[str]:
+def missing_packages(wanted: Iterable[tuple[str, str]] = PACKAGES) -> list[str]:
     """Debian packages that are not installed, in order."""
-    return list(dict.fromkeys(package for name, package in PACKAGES if not _found(name)))
+    return list(dict.fromkeys(package for name, package in wanted if not _found(name)))
 
 
 def _found(name: str) -> bool:
@@ -39,11 +39,11 @@ def _found(name: str) -> bool:
     return shutil.which(name, path=SEARCH_PATH) is not None
 
 
-def check_ready() -> None:
+def check_ready(user: int | None = None, wanted: Iterable[tuple[str, str]] = PACKAGES) -> None:
     """UsageError in one line when this machine or this user cannot run the lab."""
-    if os.geteuid() != 0:
+    if (os.geteuid() if user is None else user) != 0:
         raise UsageError("ndtwin lab netns makes network namespaces: run it as root, or use ndtwin lab sim")
-    if missing := missing_packages():
+    if missing := missing_packages(wanted):
         raise UsageError(f"not installed: apt-get install {' '.join(missing)}")
 
 
