@@ -90,9 +90,11 @@ class FlowListener:
             network, devices, bin_ns=bin_ns, granularity=choice, worker=self._share.worker
         )
         self._lost_before: Counter[str] = Counter()
+        self._unread_before: Counter[str] = Counter()
         self._letters: tuple[int, int] = (0, 0)  # (second, letters in it)
         self._strangers: set[str] = set()
         self._faulty_ns: dict[str, int] = {}  # exporter → its last fault
+        self._untemplated_ns: dict[str, int] = {}  # exporter → when it last left something unreadable
         self._peers: dict[Any, Exporter] = {}  # a socket's address → who that is
         self._connections: Counter[str] = Counter()
         self._conversations: set[asyncio.Task[None]] = set()
@@ -242,16 +244,21 @@ class FlowListener:
         """Tell losses, and emit what is due."""
         self._take()
         now_ns = self._clock()
-        for address, lost in self._session.lost_records.items():
-            more = lost - self._lost_before[address]
-            if more:
-                self._lost_before[address] = lost
-                self._flows.lost(address, more)
-                self._stats.lost_flow_records += more
+        for address, more in _growth(self._session.lost_records, self._lost_before):
+            self._flows.lost(address, more)
+            self._stats.lost_flow_records += more
             if more > 0:
                 self._emit(
                     self._event(address, "sequence-gap", f"{more} flow records lost on the way", now_ns)
                 )
+        for address, more in _growth(self._session.unread_sets, self._unread_before):
+            self._stats.unread_flow_sets += more
+            if now_ns - self._untemplated_ns.get(address, -QUIET_NS) >= QUIET_NS:
+                detail = (
+                    "data sets could not be read: their templates have not come; have them sent more often"
+                )
+                self._emit(self._event(address, "flows-without-template", detail, now_ns))
+            self._untemplated_ns[address] = now_ns
         for record in self._flows.close(now_ns):
             self._emit(record)
 
@@ -318,6 +325,13 @@ class FlowListener:
             beside.replace(path)
         except OSError as error:
             _log().warning("templates cannot be kept", file=str(path), reason=str(error))
+
+
+def _growth(now: Counter[str], before: Counter[str]) -> list[tuple[str, int]]:
+    """What changed since the last look, which ``before`` remembers."""
+    grown = [(address, count - before[address]) for address, count in now.items() if count != before[address]]
+    before.update(dict(grown))
+    return grown
 
 
 def _log() -> Any:

@@ -112,6 +112,7 @@ class FlowSession:
     def __init__(self) -> None:
         self.counters = FlowCounters()
         self.lost_records: Counter[str] = Counter()  # per exporter address; late messages give back
+        self.unread_sets: Counter[str] = Counter()  # per exporter address; their template came late or never
         self.gathered_records = 0  # since the last ``take``
         self.changed = False  # templates or samplers, since whoever keeps them last looked
         self._streams: dict[StreamKey, Stream] = {}
@@ -256,8 +257,12 @@ class FlowSession:
         owner.held_octets += len(held.body)
         self.counters.sets_held += 1
         while len(owner.held) > MAX_HELD_SETS or owner.held_octets > MAX_HELD_OCTETS:
-            owner.held_octets -= len(owner.held.popleft().body)
-            self.counters.sets_dropped += 1
+            owner.held_octets -= len(owner.held[0].body)
+            self._leave_unread(owner.held.popleft())
+
+    def _leave_unread(self, held: _Held) -> None:
+        self.counters.sets_dropped += 1
+        self.unread_sets[held.stream.address] += 1
 
     def _release(self, stream: Stream, id: int, now_s: int) -> list[_Found]:
         """What waited for this template; what is too old or does not fit it is dropped."""
@@ -274,7 +279,7 @@ class FlowSession:
                     raise DecodeError("too old")
                 cut = stream.templates[id].cut(memoryview(held.body), 0, len(held.body))
             except DecodeError:
-                self.counters.sets_dropped += 1
+                self._leave_unread(held)
                 continue
             found.append((stream.templates[id], held.sent_s, held.uptime_ms, cut))
         return found

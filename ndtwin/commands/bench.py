@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -95,8 +96,10 @@ def fuzz(
     as_json: JsonOption = False,
 ) -> None:
     """Hostile bytes into everything that listens: crashes (none), and memory (flat)."""
+    from ndtwin import logs
     from ndtwin.bench_fuzz import bench_fuzz
 
+    logs.configure(logging.ERROR)  # one exporter is meant to be told off all the time
     _tell(bench_fuzz(datagrams, seed=seed, only=target or (), watch=say), as_json)
 
 

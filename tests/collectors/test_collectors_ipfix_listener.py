@@ -16,6 +16,7 @@ from collector_peers import eventually, free_udp_port
 from ipfix_bytes import EXAMPLE, EXAMPLE_DATA_SET, EXAMPLE_TEMPLATE, message
 
 from collectors import listener as module
+from collectors.flows.decoder import MAX_HELD_SETS
 from collectors.flows.settings import FlowTable
 from collectors.listener import FlowListener, Share, open_socket
 from collectors.stats import CollectorStats
@@ -150,6 +151,21 @@ async def test_listeners_that_share_a_port_share_the_exporters() -> None:
     assert all(one.datagrams % 2 == 0 for one in stats)
     for sender in senders:
         sender.close()
+
+
+def test_data_whose_templates_never_come_are_told_once() -> None:
+    """Held as long as there is room; then counted, and one event says what to do."""
+    log: list[Record] = []
+    stats = CollectorStats()
+    listener = _listener(log, stats, 0)
+    for i in range(3 * MAX_HELD_SETS):
+        listener.receive(message(EXAMPLE_DATA_SET, sequence=3 * i), ("127.0.0.1", 1))
+        if i % 64 == 63:
+            listener.tick()
+    assert stats.unread_flow_sets == 2 * MAX_HELD_SETS
+    assert [(r.device, r.kind) for r in log if isinstance(r, NetworkEvent)] == [
+        ("WA", "flows-without-template")
+    ]
 
 
 async def test_a_flood_of_broken_datagrams_is_one_event_and_one_line() -> None:
