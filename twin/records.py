@@ -199,7 +199,7 @@ class PathDelay(Part, frozen=True, kw_only=True):
     lost_backward: int | None = None
     traffic_class: int = 0  # DSCP
     flows: int = 1  # that the packets belong to: equal-cost paths are told apart by flow
-    quality: tuple[str, ...] = ()  # "clock-step", "probe-gap", "reflector-reset", "class-remarked", …
+    quality: tuple[str, ...] = ()  # "clock-step", "probe-gap", "sender-held-up", "reflector-reset", …
 
 
 class DelayReport(Record, frozen=True, kw_only=True):

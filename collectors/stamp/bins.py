@@ -53,8 +53,8 @@ class Measured:
 
     @property
     def synchronised(self) -> bool | None:
-        """Whether both clocks could be believed; None when nothing came back."""
-        return self.forward is not None if self.answered else None
+        """Whether both clocks could be believed; None when no time came back that says so."""
+        return self.forward is not None if self.offset_s is not None else None
 
 
 @dataclass
@@ -107,7 +107,7 @@ class ProbeBins:
 
     def _measured(self, end_ns: int, one: _Bin) -> Measured:
         splits = self._splits(one)
-        echoes = [] if one.stepped else one.echoes
+        echoes = [(flow, echo) for flow, echo in one.echoes if not (one.stepped or echo.doubted)]
         if echoes:
             self._one_way = _believed(echo for _, echo in echoes)
         heard = Heard(
@@ -115,6 +115,7 @@ class ProbeBins:
             end_ns=end_ns,
             sent=one.sent,
             echoes=echoes,
+            came=len(one.echoes),
             split=_together(splits),
             quality=_quality(one, splits),
         )
@@ -124,7 +125,7 @@ class ProbeBins:
             forward=forward,
             backward=backward,
             round_trip=round_trip,
-            answered=len(echoes),
+            answered=len(one.echoes),
             refused=one.refused,
             offset_s=statistics.median(offsets) if offsets else None,
         )
@@ -174,6 +175,7 @@ def _quality(one: _Bin, splits: list[Split]) -> tuple[str, ...]:
     flags = {
         "clock-step": one.stepped,
         "probe-gap": one.skipped > 0,
+        "sender-held-up": any(echo.doubted for echo in echoes),
         "reflector-reset": any(split.reset for split in splits),
         "class-remarked": any(echo.remarked for echo in echoes),
         "reordered": any(echo.reordered for echo in echoes),

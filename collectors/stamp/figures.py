@@ -34,7 +34,8 @@ class Heard:
     start_ns: int
     end_ns: int
     sent: int
-    echoes: Sequence[tuple[int, Echo]]  # (flow, echo)
+    echoes: Sequence[tuple[int, Echo]]  # (flow, echo), those whose times are good
+    came: int  # packets that came back
     split: Split
     quality: tuple[str, ...] = ()
 
@@ -56,7 +57,7 @@ def path_delay(
         **figures,
         ipdv_s=_ipdv(heard.echoes, way),
         sent=heard.sent,
-        lost=lost[way] if one_way else max(heard.sent - len(delays), 0),
+        lost=lost[way] if one_way else max(heard.sent - heard.came, 0),
         lost_forward=lost["forward"],
         lost_backward=lost["backward"],
         packet_bits=packet_bits,

@@ -24,6 +24,7 @@ from twin.errors import InventoryError
 
 MAX_REPLIES = 64  # per wake-up and socket
 REOPEN_NS = NS_PER_S
+HELD_UP_NS = 2_000_000  # from a packet's timestamp until the kernel has it; 0.02 ms are usual
 
 
 @dataclass
@@ -63,6 +64,8 @@ class Lane:
         payload = self.sessions[flow].send(now_ns, clock)
         if wire is None or not self._put(flow, wire, payload):
             self.sessions[flow].counts["unsent"] += 1
+        if time.time_ns() - now_ns > HELD_UP_NS:
+            self.sessions[flow].doubt()
         self.bins.sent(now_ns)
 
     def _put(self, flow: int, wire: socket.socket, payload: bytes) -> bool:

@@ -64,6 +64,7 @@ class Echo:
     error_s: float  # of the one-way delays, by what the clocks say
     reordered: bool  # a packet sent later was back earlier
     remarked: bool  # it reached the reflector in another class than it was sent in
+    doubted: bool = False  # it left later than it says: good for losses, not for delays
 
 
 @dataclass
@@ -74,6 +75,7 @@ class _Sent:
     error_s: float
     synchronised: bool
     answered: bool = False
+    doubted: bool = False
 
 
 class SenderSession:
@@ -129,6 +131,11 @@ class SenderSession:
         return (
             tlv.seal(sequence % _WRAP, self._unsealed, self.settings.key) if self._sealed else self._unsealed
         )
+
+    def doubt(self) -> None:
+        """The newest packet left noticeably later than its timestamp says: the program was held up."""
+        self.counts["doubted"] += 1
+        next(reversed(self._waiting.values())).doubted = True
 
     def expire(self, now_ns: int) -> None:
         """Forget the packets whose time-out has passed."""
@@ -196,6 +203,7 @@ class SenderSession:
             error_s=error_s,
             reordered=reordered,
             remarked=self._remarked(reply),
+            doubted=sent.doubted,
         )
 
     def _remarked(self, reply: ReplyPacket) -> bool:

@@ -436,7 +436,28 @@ def test_a_step_of_our_clock_takes_the_figures_and_leaves_the_flag() -> None:
     (told,) = bins.close(T0 + 6 * S)
     delay = told.round_trip
     assert delay is not None
-    assert (delay.count, delay.quality) == (0, ("clock-step",))
+    assert (delay.count, delay.lost, delay.quality) == (0, 0, ("clock-step",))
+    assert (told.answered, told.synchronised) == (1, None)
+
+
+def test_a_packet_that_left_late_counts_for_losses_and_not_for_delays() -> None:
+    """The program was held up between clock and socket: what that adds is no delay of the path."""
+    bins = _bins()
+    for i, doubted in enumerate((False, True, False)):
+        bins.sent(T0 + i)
+        bins.echo(0, _echo(i, T0 + i, 5.0 if doubted else 0.010, doubted=doubted))
+    (told,) = bins.close(T0 + 6 * S)
+    assert told.forward is not None
+    assert (told.forward.count, told.forward.max_s, told.forward.sent, told.forward.lost) == (2, 0.010, 3, 0)
+    assert told.forward.quality == ("sender-held-up",)
+    session, reflector = SenderSession(SessionSettings()), Reflector(ReflectorSettings())
+    datagram = session.send(T0, GOOD)
+    session.doubt()
+    reply = reflector.reflect(datagram, arrival(T0 + MS), GOOD)
+    assert reply is not None
+    echo = session.receive(reply.stamped(T0 + MS, GOOD), T0 + 2 * MS)
+    assert echo is not None
+    assert echo.doubted
 
 
 def test_flows_are_merged_and_told_how_many() -> None:
