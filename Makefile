@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed-dev
 RUNTIME_STAMP := $(VENV)/.installed
 # Debian packages whose programs check our protocols from outside, and the browser that opens the page.
 DEBIAN_TEST_PACKAGES := snmp snmpd nfdump softflowd victoria-metrics chromium \
-	frr frr-snmp lldpd softflowd netconfd netconfd-module-ietf-interfaces openssh-server iproute2
+	frr frr-snmp lldpd netconfd netconfd-module-ietf-interfaces openssh-server iproute2
 
 .PHONY: up test lint check format lock debian-test-packages
 
