@@ -24,6 +24,7 @@ from twin.errors import InventoryError
 
 MAX_REPLIES = 64  # per wake-up and socket
 REOPEN_NS = NS_PER_S
+REJECTIONS = ("malformed", "late", "foreign", "duplicate", "implausible")
 HELD_UP_NS = 2_000_000  # from a packet's timestamp until the kernel has it; 0.02 ms are usual
 
 
@@ -50,6 +51,7 @@ class Lane:
     synchronised: bool | None = None
     _wires: list[_Wire] = field(default_factory=list)
     _turn: int = 0
+    _rejected: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._wires = [_Wire() for _ in self.sessions]
@@ -131,6 +133,13 @@ class Lane:
             echo = self.sessions[flow].receive(received.payload, received.received_ns)
             if echo is not None:
                 self.bins.echo(flow, echo)
+
+    def rejected(self) -> dict[str, int]:
+        """Replies that were not believed since the last call, by reason."""
+        now = {why: self.count(why) for why in REJECTIONS}
+        fresh = {why: now[why] - self._rejected.get(why, 0) for why in REJECTIONS}
+        self._rejected = now
+        return {why: number for why, number in fresh.items() if number}
 
     def count(self, name: str) -> int:
         """One of the sessions' counters, over all flows."""

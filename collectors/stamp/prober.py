@@ -22,7 +22,7 @@ from collectors.inventory import Inventory
 from collectors.schedule import SILENT_AFTER
 from collectors.stamp.bins import Measured, ProbeBins, ProbeLabel
 from collectors.stamp.clock import OwnClock
-from collectors.stamp.lane import Lane
+from collectors.stamp.lane import REJECTIONS, Lane
 from collectors.stamp.pace import Pace
 from collectors.stamp.sender import SenderSession, SessionSettings
 from collectors.stamp.tables import Probe
@@ -192,10 +192,11 @@ class Prober:
     def _judge(self, lane: Lane, one: Measured, now_ns: int) -> None:
         """Tell once that a target fell silent or came back, or that clocks are no longer synchronised."""
         probe, name = lane.probe, lane.bins.label.name
+        rejected = lane.rejected()
         lane.silent_bins = 0 if one.answered else lane.silent_bins + 1
         if lane.silent_bins == SILENT_AFTER:
             lane.silent = True
-            why = lane.trouble or ("nobody listens there" if one.refused else "no reply")
+            why = lane.trouble or _why_silent(one, rejected)
             self._event(probe.source, "probe-silent", f"{name}: {why}, {SILENT_AFTER} bins in a row", now_ns)
         elif lane.silent and one.answered:
             lane.silent = False
@@ -225,7 +226,11 @@ class Prober:
         counts.rejected = sum(lane.count(why) for lane in self.lanes for why in REJECTIONS)
 
 
-REJECTIONS = ("malformed", "late", "foreign", "duplicate", "implausible")
+def _why_silent(one: Measured, rejected: Mapping[str, int]) -> str:
+    if one.refused:
+        return "nobody listens there"
+    told = ", ".join(f"{number} {reason}" for reason, number in rejected.items())
+    return f"replies that are not to be believed ({told})" if told else "no reply"
 
 
 def prober_of(

@@ -7,12 +7,22 @@ import contextlib
 import socket
 import time
 from collections.abc import Sequence
+from typing import Any
+
+import structlog
 
 from collectors.stamp import sockets
 from collectors.stamp.clock import OwnClock
 from collectors.stamp.reflector import UNKNOWN_TTL, Arrival, Reflector
 
 MAX_DATAGRAMS = 256  # per wake-up and socket, so that all get their turn
+LOOK_S, COMPLAIN_S = 1.0, 60.0
+LOG = "ndtwin.stamp"
+REFUSALS = {
+    "unsigned": "no HMAC of our key: their sender has another key, or none",
+    "too-short": "shorter than a reply: have the sender pad to 44 octets (112 with a key)",
+    "over-rate": "more than --source-pps or --total-pps allow",
+}
 Endpoint = tuple[str, int, str]  # address, port, network namespace
 
 
@@ -24,6 +34,8 @@ class ReflectorService:
         self._clock = clock
         self._sockets: list[socket.socket] = []
         self.unsent = 0  # replies that the kernel did not take
+        self._told: dict[str, tuple[int, float]] = {}  # reason → (refusals told, when)
+        self._newest = ""  # who was refused
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -43,7 +55,11 @@ class ReflectorService:
                 stack.callback(one.close)
                 loop.add_reader(one.fileno(), self._drain, one)
                 stack.callback(loop.remove_reader, one.fileno())
-            await stop.wait()
+            while not stop.is_set():
+                self.complain(time.monotonic())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await stop.wait()
 
     def _drain(self, one: socket.socket) -> None:
         for _ in range(MAX_DATAGRAMS):
@@ -52,6 +68,16 @@ class ReflectorService:
                 if received is None:
                     return
                 self._answer(one, received)
+
+    def complain(self, now_s: float) -> None:
+        """One line for each reason of refusals in a while, with how many there were."""
+        log: Any = structlog.get_logger(LOG)
+        for reason, meaning in REFUSALS.items():
+            told, at_s = self._told.get(reason, (0, -COMPLAIN_S))
+            refused = self.reflector.counts[reason] - told
+            if refused and now_s - at_s >= COMPLAIN_S:
+                self._told[reason] = (told + refused, now_s)
+                log.warning("test packets refused", reason=meaning, packets=refused, newest=self._newest)
 
     def _answer(self, one: socket.socket, received: sockets.Received) -> None:
         clock = self._clock.estimate()
@@ -67,3 +93,5 @@ class ReflectorService:
         if reply is not None:
             payload = reply.stamped(time.time_ns(), clock)
             self.unsent += not sockets.reply(one, payload, received, reply.dscp)
+        else:
+            self._newest = f"{received.source[0]}:{received.source[1]}"

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
+import structlog
 from collector_peers import SECRETS, eventually
 
 from collectors.inventory import Inventory, check_secrets, parse_inventory
@@ -253,9 +254,25 @@ async def test_a_wrong_key_is_silence_for_us_and_a_number_for_them() -> None:
             await asyncio.sleep(1.2)
         assert service.reflector.counts["unsigned"] >= 20
         assert service.reflector.sessions == 0
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(3):
+                service.complain(time.monotonic() + 100)
+    assert [(line["reason"][:7], line["packets"] >= 20) for line in lines] == [("no HMAC", True)]
     assert events(log) == ["probe-silent"]
     assert stats.silent == {"WA->NY/stamp"}
     assert SECRETS["T_WRONG"] not in repr(log)
+
+
+async def test_replies_that_are_not_signed_are_silence_with_its_reason() -> None:
+    """We have a key and they have none: what they send back is not believed, and that is said."""
+    more = '[credentials.probes]\nauth_key = "env:T_AUTH"'
+    async with reflecting() as service:
+        known = inventory(service.addresses[0][1], stamp=', credentials = "probes"', more=more)
+        async with probing(known) as log:
+            await eventually(lambda: "probe-silent" in events(log))
+    silent = next(r for r in log if isinstance(r, NetworkEvent))
+    assert "replies that are not to be believed" in silent.detail
+    assert "malformed" in silent.detail
 
 
 async def test_a_target_without_listener_is_told_and_its_return_too() -> None:
