@@ -23,7 +23,7 @@ from stream.influx_lines import Lines
 from stream.publisher import Publisher
 from twin.records import DeadLetter
 
-TOPICS = ("ndt.state", "ndt.predictions", "ndt.alerts")
+TOPICS = ("ndt.state", "ndt.predictions", "ndt.delays", "ndt.alerts")
 BATCH_LINES = 5_000
 REWIND = 60
 _RETRY_S = 5.0

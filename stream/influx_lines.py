@@ -7,16 +7,21 @@ measurement     tags                                fields
                                                     twin expects this method to measure; jitter_s, loss
 ``link_load``   network, link (``A->B``)            load_bps, capacity_bps, utilisation, drops_pps;
                                                     predicted_utilisation
+``probe``       network, path (as told), method,    what a device's or a collector's own probe
+                direction, class (DSCP)             measured: mean_s … error_s, sent, lost; nothing
+                                                    is predicted of classes other than 0
 ``alert``       network, fingerprint, kind          state, firing (1 or 0), severity, summary,
                                                     suspect, probability
 ==============  ==================================  ==================================================
 
-The time of a point is the end of its window (of an alert: its change). Measured and predicted fields of a
+The time of a point is the end of its window (of an alert: its change; of a probe: the end of what it
+measured, which is told only after that). Measured and predicted fields of a
 window come in two writes and meet in one point. A path that no method measured has ``method=none``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -28,20 +33,37 @@ from twin.errors import DecodeError
 from twin.graph import MeasuredDelays, StateView
 from twin.network import Floats, Network, Traffic
 from twin.packing import unpack_magnitudes
-from twin.records import Alert, Prediction, Record, StateUpdate
+from twin.records import Alert, DelayReport, Prediction, Record, StateUpdate
 
 # Field names by measurement: what a dashboard may ask for.
 FIELDS = {
     "path_delay": ("measured_s", "predicted_s", "low_s", "high_s", "jitter_s", "loss"),
     "link_load": ("load_bps", "capacity_bps", "utilisation", "drops_pps", "predicted_utilisation"),
+    "probe": (
+        "count",
+        "mean_s",
+        "min_s",
+        "p50_s",
+        "p95_s",
+        "max_s",
+        "jitter_s",
+        "ipdv_s",
+        "error_s",
+        "sent",
+        "lost",
+        "lost_forward",
+        "lost_backward",
+    ),
     "alert": ("state", "firing", "severity", "summary", "suspect", "probability"),
 }
 TAGS = {
     "path_delay": ("network", "path", "method"),
     "link_load": ("network", "link"),
+    "probe": ("network", "path", "method", "direction", "class"),
     "alert": ("network", "fingerprint", "kind"),
 }
 UNMEASURED = "none"
+_NO_PROBES = frozenset({"ipfix-on-path"})  # the traffic itself: any number of prefixes, and in path_delay
 _WINDOWS_KEPT = 8  # predictions follow their states by less than one window
 _WAITING = 200  # predictions whose state has not been read yet
 _Fields = dict[str, float | str]
@@ -86,6 +108,7 @@ class Lines:
         self._takes: dict[type[Record], Callable[..., Iterator[str]]] = {
             StateUpdate: self._state,
             Prediction: self._prediction,
+            DelayReport: _probes,
             Alert: _alert,
         }
 
@@ -190,6 +213,19 @@ def _sized(blob: bytes, size: int) -> Floats:
     if len(values) != size:
         raise DecodeError(f"prediction is damaged: an array has {len(values)} values where {size} belong")
     return values
+
+
+def _probes(report: DelayReport) -> Iterator[str]:
+    if report.method in _NO_PROBES:
+        return
+    for delay in report.delays:
+        path = f"{report.device}->{delay.destination}"
+        tags = (report.network, path, report.method, report.direction, str(delay.traffic_class))
+        told = {name: getattr(delay, name) for name in FIELDS["probe"]}
+        if not delay.count:  # nothing came back: there is no delay to tell
+            del told["mean_s"]
+        fields: _Fields = {n: v for n, v in told.items() if v is not None and math.isfinite(v)}
+        yield line("probe", tags, fields, delay.end_ns)
 
 
 def _alert(alert: Alert) -> Iterator[str]:

@@ -32,7 +32,7 @@ from twin.compare import comparable_mean_s
 from twin.graph import StateView
 from twin.packing import unpack_magnitudes
 from twin.queueing import MG1K
-from twin.records import Alert, Heartbeat, Prediction, Record, StateUpdate, Suspect
+from twin.records import Alert, DelayReport, Heartbeat, PathDelay, Prediction, Record, StateUpdate, Suspect
 
 ALERT = Alert(
     network="ring",
@@ -44,6 +44,37 @@ ALERT = Alert(
     starts_at_ns=1,
     updated_at_ns=1_700_000_000 * S,
     suspects=(Suspect(kind="link", target="R000->R001", hypothesis="extra-delay", probability=0.75),),
+)
+
+
+PROBES = DelayReport(
+    network="ring",
+    device="R000",
+    observed_at_ns=1_700_000_000 * S,
+    method="stamp",
+    direction="one-way",
+    delays=(
+        PathDelay(
+            destination="R001",
+            start_ns=0,
+            end_ns=1_700_000_000 * S,
+            count=19,
+            mean_s=0.003,
+            min_s=0.001,
+            p50_s=0.002,
+            p95_s=0.004,
+            max_s=0.005,
+            jitter_s=0.0005,
+            ipdv_s=0.0004,
+            error_s=1e-5,
+            sent=20,
+            lost=1,
+            lost_forward=1,
+            lost_backward=0,
+            traffic_class=46,
+        ),
+        PathDelay(destination="R002", start_ns=0, end_ns=5, count=0, mean_s=0.0, sent=20),
+    ),
 )
 
 
@@ -79,7 +110,7 @@ def test_every_line_uses_the_documented_measurements_tags_and_fields() -> None:
     """States, predictions and alerts together use exactly the names in FIELDS and TAGS."""
     states, lines = ring_states(3), Lines()
     used: dict[str, set[str]] = {name: set() for name in FIELDS}
-    for record in [*states, *predictions(states), ALERT]:
+    for record in [*states, *predictions(states), PROBES, ALERT]:
         for text in lines.of(record):
             measurement, _, rest = text.partition(",")
             assert rest.startswith("network=ring,")
@@ -87,6 +118,19 @@ def test_every_line_uses_the_documented_measurements_tags_and_fields() -> None:
     assert {name: set(fields) for name, fields in FIELDS.items()} == used
     assert lines.unusable == 0
     assert set(TAGS) == set(FIELDS)
+
+
+def test_probes_are_written_by_class_and_without_delays_that_nobody_measured() -> None:
+    """Every class of every path is a series; where nothing came back only the counts are told."""
+    first, second = Lines().of(PROBES)
+    assert first.startswith(
+        "probe,network=ring,path=R000->R001,method=stamp,direction=one-way,class=46 count=19.0,"
+    )
+    assert (
+        second
+        == "probe,network=ring,path=R000->R002,method=stamp,direction=one-way,class=0 count=0.0,sent=20.0 5"
+    )
+    assert Lines().of(msgspec.structs.replace(PROBES, method="ipfix-on-path")) == []
 
 
 def test_predictions_read_before_their_states_are_not_lost() -> None:
