@@ -5,7 +5,7 @@ flow or several: routers spread flows over equal paths by their ports, so severa
 and the mean over flows stands for the mean over paths.
 
 Both directions are told one by one where both ends' clocks could be believed for every packet; else the round
-trip is told, as a round trip, with ``clock_synchronised`` false.
+trip is told, as a round trip.
 """
 
 from __future__ import annotations
@@ -47,14 +47,11 @@ class Measured:
     forward: PathDelay | None = None
     backward: PathDelay | None = None
     round_trip: PathDelay | None = None
+    sent: int = 0
     answered: int = 0
     refused: int = 0
+    synchronised: bool | None = None  # both clocks, by their own word; None: nothing came back that says so
     offset_s: float | None = None  # their clock − ours, if both ways were alike
-
-    @property
-    def synchronised(self) -> bool | None:
-        """Whether both clocks could be believed; None when no time came back that says so."""
-        return self.forward is not None if self.offset_s is not None else None
 
 
 @dataclass
@@ -110,6 +107,7 @@ class ProbeBins:
         echoes = [(flow, echo) for flow, echo in one.echoes if not (one.stepped or echo.doubted)]
         if echoes:
             self._one_way = _believed(echo for _, echo in echoes)
+        synchronised = all(echo.synchronised for _, echo in echoes) if echoes else None
         heard = Heard(
             start_ns=end_ns - self._bin_ns,
             end_ns=end_ns,
@@ -117,6 +115,7 @@ class ProbeBins:
             echoes=echoes,
             came=len(one.echoes),
             split=_together(splits),
+            synchronised=synchronised,
             quality=_quality(one, splits),
         )
         forward, backward, round_trip = self._told(heard)
@@ -125,8 +124,10 @@ class ProbeBins:
             forward=forward,
             backward=backward,
             round_trip=round_trip,
+            sent=one.sent,
             answered=len(one.echoes),
             refused=one.refused,
+            synchronised=synchronised,
             offset_s=statistics.median(offsets) if offsets else None,
         )
 

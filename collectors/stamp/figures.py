@@ -37,6 +37,7 @@ class Heard:
     echoes: Sequence[tuple[int, Echo]]  # (flow, echo), those whose times are good
     came: int  # packets that came back
     split: Split
+    synchronised: bool | None = None  # both clocks, by their own word
     quality: tuple[str, ...] = ()
 
 
@@ -63,7 +64,7 @@ def path_delay(
         packet_bits=packet_bits,
         traffic_class=traffic_class,
         flows=max(len({flow for flow, _ in heard.echoes}), 1),
-        clock_synchronised=one_way if heard.echoes else None,
+        clock_synchronised=heard.synchronised,
         error_s=max(errors, default=None),
         quality=heard.quality,
     )

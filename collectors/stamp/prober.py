@@ -34,6 +34,7 @@ Emit = Callable[[Record], None]
 TICK_S = 0.1
 LOG = "ndtwin.collect"
 _LONGEST_SLEEP_S = 0.5
+_TOLD = 5  # probes of one event told by name
 
 
 @dataclass
@@ -144,10 +145,14 @@ class Prober:
         self._told_until_ns = end_ns
         self._count()
         measured: dict[str, list[tuple[Lane, Measured]]] = {lane.probe.source: [] for lane in self.lanes}
+        news: dict[tuple[str, str], list[str]] = {}  # (device, kind of event) → details
         for lane in self.lanes:
             for one in lane.bins.close(now_ns):
                 measured[lane.probe.source].append((lane, one))
-                self._judge(lane, one, now_ns)
+                for device, kind, detail in self._judge(lane, one):
+                    news.setdefault((device, kind), []).append(detail)
+        for (device, kind), details in news.items():
+            self._event(device, kind, details, now_ns)
         for source, found in measured.items():
             for report in self._reports(source, found, now_ns):
                 self.emit(report)
@@ -189,29 +194,29 @@ class Prober:
             reporter=reporter,
         )
 
-    def _judge(self, lane: Lane, one: Measured, now_ns: int) -> None:
-        """Tell once that a target fell silent or came back, or that clocks are no longer synchronised."""
+    def _judge(self, lane: Lane, one: Measured) -> Iterator[tuple[str, str, str]]:
+        """(device, kind, detail) of what changed: a target fell silent or came back, a clock was lost."""
         probe, name = lane.probe, lane.bins.label.name
         rejected = lane.rejected()
-        lane.silent_bins = 0 if one.answered else lane.silent_bins + 1
-        if lane.silent_bins == SILENT_AFTER:
+        lane.silent_bins = 0 if one.answered else lane.silent_bins + (one.sent > 0)
+        if lane.silent_bins == SILENT_AFTER and not lane.silent:
             lane.silent = True
-            why = lane.trouble or _why_silent(one, rejected)
-            self._event(probe.source, "probe-silent", f"{name}: {why}, {SILENT_AFTER} bins in a row", now_ns)
+            yield probe.source, "probe-silent", f"{name}: {lane.trouble or _why_silent(one, rejected)}"
         elif lane.silent and one.answered:
             lane.silent = False
-            self._event(probe.source, "probe-back", name, now_ns)
+            yield probe.source, "probe-back", name
         if lane.synchronised and one.synchronised is False:
             ours = lane.clock.estimate().synchronised
-            device = probe.target if ours else probe.source
-            self._event(device, "clock-unsynchronised", f"{name}: round trips from now on", now_ns)
+            yield (probe.target if ours else probe.source), "clock-unsynchronised", f"{name}: round trips now"
         if one.synchronised is not None:
             lane.synchronised = one.synchronised
         (self.stats.silent.add if lane.silent else self.stats.silent.discard)(f"{name}/stamp")
         if one.offset_s is not None:
             self.stats.probes.clock_offset_s[name] = one.offset_s
 
-    def _event(self, device: str, kind: str, detail: str, now_ns: int) -> None:
+    def _event(self, device: str, kind: str, details: Sequence[str], now_ns: int) -> None:
+        """One event, and one line, whatever the number of probes that it happened to."""
+        detail = "; ".join(details[:_TOLD]) + (f"; and {len(details) - _TOLD} more" * (len(details) > _TOLD))
         structlog.get_logger(LOG).warning("probe", device=device, what=kind, detail=detail)
         self.emit(
             NetworkEvent(network=self.network, device=device, observed_at_ns=now_ns, kind=kind, detail=detail)
