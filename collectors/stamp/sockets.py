@@ -82,21 +82,23 @@ def open_socket(
     """A bound (and connected) UDP socket, non-blocking; InventoryError when that cannot be."""
     address = remote[0] if remote is not None else local[0]
     six = ":" in address
-    with within(netns):
-        made = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+    made: socket.socket | None = None
     try:
+        with within(netns):
+            made = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
         _prepare(made, six)
         _set_class(made, six, dscp)
         made.bind((local[0] or ("::" if six else "0.0.0.0"), local[1]))
         if remote is not None:
             made.connect(remote)
+        made.setblocking(False)
     except OSError as error:
-        made.close()
+        if made is not None:
+            made.close()
         where = f"{local[0]}:{local[1]}" + (f" to {remote[0]}:{remote[1]}" if remote else "")
         raise InventoryError(
             f"UDP {where} cannot be had ({error.strerror}): check addresses and what else uses the port"
         ) from error
-    made.setblocking(False)
     return made
 
 
