@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import socket
 import time
 from collections import Counter
@@ -37,6 +38,9 @@ from twin.records import DeadLetter, NetworkEvent, Record
 
 BUFFER_OCTETS = 16 * 1024 * 1024  # about a second of a hundred thousand records; the kernel may grant less
 SLOTS = 256  # datagrams that are looked at together
+# Room for any datagram, and no power of two: 64 KiB apart all slots would share a few lines of the caches.
+SLOT_OCTETS = 65_536 + 1_472
+PAUSE_S = 0.005  # between the first datagram and reading: the receive buffer holds a hundred times as much
 MAX_DRAIN_S = 0.05  # per wake-up, about, so that polls get their turn
 MAX_GATHERED = 16_384  # records; what is less is handed on at the next tick
 MAX_LETTERS_PER_S = 20
@@ -47,6 +51,7 @@ TICK_S = 0.25
 SAVE_S = 10.0
 OLDEST_CACHE_NS = 3600 * 1_000_000_000  # an exporter has long changed or sent its templates again
 _SO_RCVBUFFORCE = 33  # Linux; needs CAP_NET_ADMIN
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _MAX_PEERS = 65_536
 LOG = "ndtwin.collect"
 
@@ -98,20 +103,20 @@ class FlowListener:
         self._peers: dict[Any, Exporter] = {}  # a socket's address → who that is
         self._connections: Counter[str] = Counter()
         self._conversations: set[asyncio.Task[None]] = set()
-        self._slots = np.zeros((SLOTS, 65_536), np.uint8)  # untouched pages cost nothing
+        self._slots = np.zeros((SLOTS, SLOT_OCTETS), np.uint8)  # untouched pages cost nothing
         self._slot_views = [row.data for row in self._slots]
 
     async def run(self) -> None:
         """Listen until cancelled."""
+        _keep_memory()
         self._load()
         with open_socket(self._table.endpoint, shared=self._share.of > 1) as receiver:
-            loop = asyncio.get_running_loop()
-            loop.add_reader(receiver.fileno(), self._drain, receiver)
             server = await self._serve_tcp(receiver.getsockname()[:2]) if self._table.tcp else None
             try:
-                await self._keep_time()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._read(receiver))
+                    group.create_task(self._keep_time())
             finally:
-                loop.remove_reader(receiver.fileno())
                 if server is not None:
                     server.close()
                     await self._hang_up()
@@ -128,7 +133,21 @@ class FlowListener:
 
     # ------------------------------------------------------------------------------------ receiving
 
+    async def _read(self, receiver: socket.socket) -> None:
+        """Wait for a datagram, let some more come, and read them all: many cost little more than one."""
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        while True:
+            loop.add_reader(receiver.fileno(), readable.set)
+            try:
+                await readable.wait()
+            finally:
+                loop.remove_reader(receiver.fileno())
+            readable.clear()
+            await asyncio.sleep(PAUSE_S)
+            self._drain(receiver)
+
     def _drain(self, receiver: socket.socket) -> None:
+        """Read until there is nothing or the time is up."""
         until_s = time.perf_counter() + MAX_DRAIN_S
         while self._burst(receiver) and time.perf_counter() < until_s:
             pass
@@ -371,6 +390,14 @@ def _enlarge(receiver: socket.socket) -> None:
         receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_OCTETS)
     except OSError:  # not privileged: as much as net.core.rmem_max grants
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
+
+
+def _keep_memory() -> None:
+    """Arrays come and go by the hundred a second: giving pages back each time costs more than the sums."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 def _keep_alive(connection: socket.socket) -> None:

@@ -29,7 +29,7 @@ class RecordBatch:
     domain: int
     export_time_s: Integers | int  # of the message: per record, or of all
     template: Template
-    fixed: bytes | bytearray  # the fixed-length fields of all records, back to back
+    fixed: bytes  # the fixed-length fields of all records, back to back
     count: int
     variable: Mapping[str, list[bytes]]
     ratio: Floats | float = 1.0  # packets represented by one packet seen: per record, or for all

@@ -10,6 +10,7 @@ and a test holds them together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,16 @@ def feed_burst(
     """Take in datagrams, the k-th ``slots[k, :sizes[k]]``; what could not be decoded."""
     if len(sizes) < _WORTH:
         return _feed_each(session, slots, sizes, range(len(sizes)), exporters)
-    faults: list[Fault] = []
-    for (exporter, version, domain), rows in _by_stream(slots, exporters).items():
+    heads = {version: _heads(slots[: len(sizes)], head) for version, head in _HEADS.items()}
+    octets, faults = np.array(sizes), list[Fault]()
+    for (exporter, version, domain), rows in _by_stream(heads, exporters).items():
         stream = session.find(exporter, version, domain)
-        if stream is None or not _feed_block(session, stream, version, slots, np.array(sizes)[rows], rows):
+        if stream is None or version not in heads or len(rows) < _WORTH:
+            faults += _feed_each(session, slots, sizes, rows, exporters)
+            continue
+        where = np.array(rows)
+        block = _Block(version, heads[version][where], where, octets[where])
+        if not _feed_block(session, stream, slots, block):
             faults += _feed_each(session, slots, sizes, rows, exporters)
     return faults
 
@@ -67,12 +74,12 @@ def _feed_each(
     return faults
 
 
-def _by_stream(slots: Slots, exporters: Sequence[Exporter]) -> dict[tuple[Exporter, int, int], list[int]]:
+def _by_stream(
+    heads: dict[int, NDArray[np.void]], exporters: Sequence[Exporter]
+) -> dict[tuple[Exporter, int, int], list[int]]:
     """Datagrams by exporter, version and domain, in order; what is too short for these is found out later."""
-    heads = _heads(slots[: len(exporters)], _IPFIX_HEAD)
-    later = _heads(slots[: len(exporters)], _V9_HEAD)
-    versions = heads["version"]
-    domains = np.where(versions == V9, later["domain"], heads["domain"])
+    versions = heads[IPFIX]["version"]
+    domains = np.where(versions == V9, heads[V9]["domain"], heads[IPFIX]["domain"])
     found: dict[tuple[Exporter, int, int], list[int]] = {}
     for row, key in enumerate(zip(exporters, versions.tolist(), domains.tolist(), strict=True)):
         found.setdefault(key, []).append(row)
@@ -83,18 +90,23 @@ def _heads(slots: Slots, head: np.dtype[np.void]) -> NDArray[np.void]:
     return np.ascontiguousarray(slots[:, : head.itemsize]).view(head).ravel()
 
 
-def _feed_block(
-    session: FlowSession, stream: Stream, version: int, slots: Slots, sizes: Integers, rows: list[int]
-) -> bool:
+@dataclass(frozen=True)
+class _Block:
+    """Datagrams of one stream, in order."""
+
+    version: int
+    heads: NDArray[np.void]
+    rows: Integers  # which slots
+    sizes: Integers
+
+
+def _feed_block(session: FlowSession, stream: Stream, slots: Slots, block: _Block) -> bool:
     """Take in one stream's datagrams if all are as nearly all are; else nothing is done."""
-    if version not in _HEADS or len(rows) < _WORTH:
-        return False
-    block = slots[rows, : _HEADS[version].itemsize]
-    heads, start = _heads(block, _HEADS[version]), _HEADS[version].itemsize
+    heads, rows, start = block.heads, block.rows, _HEADS[block.version].itemsize
     octets = heads["set_length"].astype(np.int64) - _NO_SET
-    alike = octets == sizes - start
-    if version == IPFIX:
-        alike &= heads["length"] == sizes
+    alike = octets == block.sizes - start
+    if block.version == IPFIX:
+        alike &= heads["length"] == block.sizes
     if not alike.all() or (of := _templates(stream, heads["set_id"])) is None:
         return False
     counts = np.zeros(len(rows), dtype=np.int64)
@@ -102,12 +114,11 @@ def _feed_block(
         counts[mine] = octets[mine] // template.shortest
     if not counts.all() or not stream.sequence.take_run(heads["number"].astype(np.int64), counts):
         return False
-    uptime_ms = heads["uptime_ms"] if version == V9 else np.full(len(rows), -1)
-    where = np.array(rows)
+    uptime_ms = heads["uptime_ms"] if block.version == V9 else np.full(len(rows), -1)
     for template, mine in of.items():
         for count in set(counts[mine].tolist()):
             chosen = np.flatnonzero(mine & (counts == count))
-            records = slots[where[chosen], start : start + count * template.shortest]
+            records = slots[rows[chosen], start : start + count * template.shortest]
             session.gather(
                 stream,
                 template,

@@ -41,6 +41,7 @@ MAX_HELD_SETS, MAX_HELD_OCTETS, MAX_HELD_S = 128, 512 * 1024, 300  # per exporte
 
 Exporter = tuple[str, int] | tuple[str, int, str]  # address, port, transport where it is not UDP
 Ints = Collection[int]
+Buffer = bytes | memoryview
 StreamKey = tuple[Exporter, int, int]  # exporter, protocol version, domain
 
 
@@ -50,10 +51,10 @@ _Found = tuple[Template, int, int, Cut]
 
 @dataclass(slots=True, eq=False)
 class _Gathered:
-    """Records of one template that wait to be taken. Nothing is kept by the message but numbers."""
+    """Records of one template that wait to be taken: nothing that the garbage collector must look at."""
 
     template: Template
-    fixed: bytearray = field(default_factory=bytearray)
+    fixed: list[Buffer] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     sent_s: list[int] = field(default_factory=list)
     uptime_ms: list[int] = field(default_factory=list)
@@ -288,7 +289,7 @@ class FlowSession:
 
     def _gather(self, stream: Stream, found: _Found) -> None:
         template, sent_s, uptime_ms, (rows, fixed, variable) = found
-        gathered = self.gather(stream, template, fixed, (rows,), (sent_s,), (uptime_ms,))
+        gathered = self.gather(stream, template, bytes(fixed), (rows,), (sent_s,), (uptime_ms,))
         if variable:
             gathered.variable.append(variable)
 
@@ -296,7 +297,7 @@ class FlowSession:
         self,
         stream: Stream,
         template: Template,
-        fixed: bytes | memoryview,
+        fixed: Buffer,
         counts: Ints,
         sent_s: Ints,
         uptime_ms: Ints,
@@ -306,7 +307,7 @@ class FlowSession:
         if gathered is None:
             gathered = stream.gathered[id(template)] = _Gathered(template)
             self._dirty[stream] = None
-        gathered.fixed += fixed
+        gathered.fixed.append(fixed)
         gathered.counts += counts
         gathered.sent_s += sent_s
         gathered.uptime_ms += uptime_ms
@@ -329,7 +330,7 @@ def _batch(stream: Stream, gathered: _Gathered) -> RecordBatch:
         domain=stream.domain,
         export_time_s=per_record(gathered.sent_s, counts, np.int64),
         template=gathered.template,
-        fixed=gathered.fixed,
+        fixed=b"".join(gathered.fixed),
         count=sum(counts),
         variable={name: [value for some in gathered.variable for value in some[name]] for name in names},
         uptime_ms=per_record(gathered.uptime_ms, counts, np.int64),

@@ -22,7 +22,7 @@ from ipfix_bytes import (
 )
 from netflow_bytes import v9, v9_template
 
-from collectors.flows import aggregate, burst, cache, decoder
+from collectors.flows import aggregate, cache, decoder
 from collectors.flows import elements as ie
 from collectors.flows.aggregate import FlowAggregator, Granularity
 from collectors.flows.batch import RecordBatch
@@ -290,16 +290,13 @@ def _traffic(kinds: list[tuple[str, Exporter, int]]) -> tuple[list[bytes], list[
     return datagrams, [exporter for _, exporter, _ in kinds]
 
 
-def test_bursts_take_the_quick_way() -> None:
+def test_bursts_take_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many datagrams of one kind are taken as a block: none of them is fed by itself."""
     session = FlowSession()
     session.decode(message(EXAMPLE_TEMPLATE), FROM)
     datagrams = [message(EXAMPLE_DATA_SET, sequence=3 * i) for i in range(20)]
-    rows = list(range(20))
-    stream = session.find(FROM, 10, 7)
-    assert stream is not None
-    sizes = np.array([len(datagram) for datagram in datagrams])
-    assert burst._feed_block(session, stream, 10, _slots(datagrams), sizes, rows)
+    monkeypatch.setattr(session, "feed", None)
+    assert feed_burst(session, _slots(datagrams), [len(one) for one in datagrams], [FROM] * 20) == []
     (batch,) = session.take()
     assert batch.or_zero(ie.PACKETS).tolist() == [5009, 748, 5] * 20
 
