@@ -32,6 +32,7 @@ PREFERENCE = (
     "juniper-rpm",
     "stamp-round-trip",
     "rttmon-round-trip",
+    "openconfig-probes",
     "disman-ping",
 )
 NO_METHOD = -1

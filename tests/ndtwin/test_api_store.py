@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import numpy as np
 import pytest
 from rehearsal import COMPONENTS, WINDOW_NS, Rehearsal, event, feed, heartbeats, link_alert
 
 from ndtwin.api import history as history_module
+from ndtwin.api.frames import PREFERENCE
 from ndtwin.api.store import Store, UnknownName
+from ndtwin.page.charts import METHOD_COLOURS
 from stream.codec import decode, encode
 from twin.errors import DecodeError
-from twin.records import DeadLetter, Prediction, StateUpdate
+from twin.graph_view import label_of
+from twin.records import DeadLetter, DelayMethod, Direction, Prediction, StateUpdate
 
 S = 1_000_000_000
 
@@ -244,3 +249,10 @@ def test_versions_of_another_window_length_are_taken_by_their_time() -> None:
     assert shown is not None
     assert shown.version == state.version // 2
     assert shown.predicted is not None
+
+
+def test_every_kind_of_measurement_has_its_place_and_its_colour() -> None:
+    """A method that the records know is never left out of the API or of a chart."""
+    kinds = {label_of(m, d) for m in get_args(DelayMethod) for d in get_args(Direction)}
+    assert kinds <= set(PREFERENCE) == set(METHOD_COLOURS)
+    assert len(set(PREFERENCE)) == len(PREFERENCE)

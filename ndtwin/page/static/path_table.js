@@ -99,7 +99,7 @@ export default {
     tag(method) {
       return {
         "ipfix-on-path": "flow", rttmon: "probe", "rttmon-round-trip": "probe rtt", "disman-ping": "ping",
-        "juniper-rpm": "rpm", stamp: "stamp", "stamp-round-trip": "stamp rtt",
+        "juniper-rpm": "rpm", stamp: "stamp", "stamp-round-trip": "stamp rtt", "openconfig-probes": "oc probe",
       }[method] || "";
     },
     level(score) { const s = Math.abs(score); return s <= 1 ? "in" : s <= 2 ? "near" : "out"; },
