@@ -170,6 +170,8 @@ def _ipfix(inventory: Inventory) -> Findings:
     if inventory.ipfix is not None:
         host, port = inventory.ipfix.endpoint
         yield _port("ipfix port", host, port, "ipfix.listen in the inventory", socket.SOCK_DGRAM)
+        if inventory.ipfix.tcp:
+            yield _port("ipfix tcp port", host, port, "ipfix.listen in the inventory")
 
 
 def _model(settings: Settings) -> Findings:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 
 import numpy as np
 
+from collectors.flows.aggregate import FlowAggregator
+from collectors.flows.foreign import read_foreign
 from collectors.flows.framing import Framer
 from collectors.flows.netflow import HEADER_V5, HEADER_V9, V5_TEMPLATE
+from collectors.flows.settings import ForeignFormat
 from collectors.listener import FlowListener
 from collectors.stats import CollectorStats
 from ndtwin.fuzzing import Take, Target
@@ -17,6 +22,7 @@ from ndtwin.lab import ipfix_encoder as lab
 from twin.errors import DecodeError
 from twin.records import Record
 
+_EXPORTER = "192.0.2.1"
 _NOW_S = 1_800_000_000
 _TICK_EVERY = 1_000  # messages: a second of the listener's clock
 _PORTS = 8
@@ -24,19 +30,21 @@ _RECORDS = 12
 
 
 def flow_targets() -> Sequence[Target]:
-    """IPFIX over UDP and TCP, NetFlow 9 and 5."""
+    """IPFIX over UDP and TCP, NetFlow 9 and 5, and what other collectors write to Kafka."""
     return (
         Target("ipfix", _ipfix_messages(), _udp_taker),
         Target("ipfix-tcp", [b"".join(_ipfix_messages()), *_ipfix_messages()], _tcp_taker),
         Target("netflow9", _v9_messages(), _udp_taker),
         Target("netflow5", _v5_messages(), _udp_taker),
+        Target("pmacct", _json_messages(_PMACCT), partial(_foreign_taker, "pmacct")),
+        Target("goflow2", _json_messages(_GOFLOW2), partial(_foreign_taker, "goflow2")),
     )
 
 
 def _listener() -> tuple[FlowListener, CollectorStats, list[int]]:
     now_ns, stats, dropped = [_NOW_S * 1_000_000_000], CollectorStats(), _Dropped()
     listener = FlowListener(
-        "fuzz", {"192.0.2.1": "R"}, dropped.take, stats, bin_ns=5_000_000_000, clock=lambda: now_ns[0]
+        "fuzz", {_EXPORTER: "R"}, dropped.take, stats, bin_ns=5_000_000_000, clock=lambda: now_ns[0]
     )
     return listener, stats, now_ns
 
@@ -59,7 +67,7 @@ def _udp_taker() -> Take:
         if number % _TICK_EVERY == 0:
             now_ns[0] += 1_000_000_000
             listener.tick()
-        return listener.receive(message, ("192.0.2.1", 1 + number % _PORTS))
+        return listener.receive(message, (_EXPORTER, 1 + number % _PORTS))
 
     return take
 
@@ -79,10 +87,46 @@ def _tcp_taker() -> Take:
             parts = [message for data in (stream[:middle], stream[middle:]) for message in framer.feed(data)]
         except DecodeError:
             return False
-        exporter = ("192.0.2.1", 1 + number % _PORTS, "tcp")
+        exporter = (_EXPORTER, 1 + number % _PORTS, "tcp")
         return all(listener.receive(message, exporter) for message in parts)
 
     return take
+
+
+def _foreign_taker(format: ForeignFormat) -> Take:
+    """Messages of a topic, summed as the collector sums them."""
+    now_ns, numbers = [_NOW_S * 1_000_000_000], count()
+    sums = FlowAggregator("fuzz", {_EXPORTER: "R"}, bin_ns=5_000_000_000)
+
+    def take(message: bytes) -> bool:
+        if next(numbers) % _TICK_EVERY == 0:
+            now_ns[0] += 1_000_000_000
+            sums.close(now_ns[0])
+        try:
+            batches = read_foreign(format, message)
+        except DecodeError:
+            return False
+        for batch in batches:
+            if batch.address == _EXPORTER:
+                sums.add(batch, now_ns[0])
+        return True
+
+    return take
+
+
+_PMACCT = {
+    "event_type": "purge", "peer_ip_src": _EXPORTER, "iface_in": 3, "ip_dst": "10.2.14.9", "mask_dst": 16,
+    "tos": 184, "sampling_rate": 10, "timestamp_start": f"{_NOW_S}.250000", "packets": 7, "bytes": 5181,
+}  # fmt: skip
+_GOFLOW2 = {
+    "sampler_address": _EXPORTER, "dst_addr": "2001:db8::1", "dst_net": "2001:db8::/32", "ip_tos": 184,
+    "in_if": 3, "bytes": 5181, "packets": 7, "time_flow_start_ns": _NOW_S * 1_000_000_000,
+}  # fmt: skip
+
+
+def _json_messages(flow: dict[str, object]) -> list[bytes]:
+    one = json.dumps(flow).encode()
+    return [one, one + b"\n" + one]
 
 
 def _ipfix_messages() -> list[bytes]:
