@@ -135,13 +135,14 @@ class FlowSession:
             stream = self._open(exporter, version, domain)
         stream.used = self.counters.messages
         found: list[_Found] = []
-        counted, all_counted = 0, True
+        counted, options, all_counted = 0, 0, True
         try:
             for set_id, start, end in sets:
                 template = stream.templates.get(set_id)
                 if template is not None:
                     cut = template.cut(body, start, end)
                     counted += cut[0]
+                    options += cut[0] if template.scope_count else 0
                     found.append((template, sent_s, uptime_ms, cut))
                 elif set_id < FIRST_ID:
                     found += self._learn(stream, version, sent_s, set_id, body[start:end])
@@ -155,7 +156,7 @@ class FlowSession:
             self.changed |= stream.samplers.keep(None, ratio)
         for each in found:
             self._gather(stream, each)
-        lost = stream.sequence.take(number, counted)
+        lost = stream.sequence.take(number, counted, options)
         if lost:
             self.lost_records[stream.address] += lost
         if not all_counted and not stream.sequence.counts_messages:

@@ -7,8 +7,8 @@
 
 - A gap is a loss; a late message gives back what it carries; a duplicate changes nothing; two messages in a
   row that continue each other behind the expected number are a restart.
-- softflowd writes the number *after* the message's own records: a message that continues the number before
-  by its own count is in order too.
+- softflowd writes the number *after* the message's own records, and does not count those of options: what
+  continues the number before by its own count, with or without options, is in order too.
 - After a message whose records could not be counted the next one sets the number anew.
 - Losses are told in records. NetFlow 9 counts messages: each lost one stands for as many records as this
   stream's messages had on average, and is given back at what it was counted.
@@ -39,13 +39,17 @@ class Sequence:
     messages: int = 0
     records: int = 0
 
-    def take(self, number: int, records: int) -> int:
-        """Note a message in order or not; records newly lost, negative where some turned up."""
+    def take(self, number: int, records: int, options: int = 0) -> int:
+        """Note a message in order or not; records newly lost, negative where some turned up.
+
+        ``options``: how many of the records are options'.
+        """
         advance = 1 if self.counts_messages else records
         self.messages += 1
         self.records += records
         in_order = number == self.expected or self.expected < 0
-        if not in_order and not self._counted_after(number, advance):
+        after = {advance} if self.counts_messages else {records, records - options}
+        if not in_order and not any(self._counted_after(number, one) for one in after):
             return self._out_of_order(number, advance)
         self._go_on(number, advance)
         return 0

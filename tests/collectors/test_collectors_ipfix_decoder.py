@@ -31,6 +31,7 @@ from collectors.flows import decoder as module
 from collectors.flows import elements as ie
 from collectors.flows.batch import RecordBatch, join
 from collectors.flows.decoder import FlowSession
+from collectors.flows.sequence import Sequence
 from twin.errors import DecodeError
 
 FROM = ("192.0.2.200", 50000)
@@ -401,3 +402,11 @@ def test_batches_of_one_template_join() -> None:
     assert _rows(joined) == EXPECTED + EXPECTED
     assert np.asarray(joined.ratio).tolist() == [1.0] * 3 + [4.0] * 3
     assert join([first]) is first
+
+
+def test_softflowd_counts_after_its_records_and_leaves_options_out() -> None:
+    """Its numbers, as captured: nothing is lost until a message is."""
+    sequence = Sequence()
+    captured = [(14, 15, 1), (28, 14, 0), (42, 15, 1), (56, 14, 0)]
+    assert [sequence.take(*message) for message in captured] == [0, 0, 0, 0]
+    assert sequence.take(84, 14, 0) == 14
