@@ -105,6 +105,7 @@ class NetconfAccess(_Table, frozen=True):
 
     credentials: str
     port: int = 830
+    notifications: bool = True  # RFC 5277, where the device has them: its configuration changes are events
 
 
 class Device(_Table, frozen=True):

@@ -22,7 +22,7 @@ from collectors.gate import Gate
 from collectors.inventory import Device, Inventory
 from collectors.inventory import annotations as link_annotations
 from collectors.listener import FlowListener, Share
-from collectors.netconf import NetconfPoller
+from collectors.netconf import NetconfPoller, OpenSessions
 from collectors.schedule import DEADLINE
 from collectors.snmp.engine import SnmpEngine
 from collectors.snmp.open import RETRIES, Shared, open_engine
@@ -116,6 +116,7 @@ class _Crew:
         self._engines: list[SnmpEngine] = []
         _make_room_for_sockets(4 * len(inventory.devices))
         self._pollers: list[NetconfPoller] = []
+        self._open_sessions = OpenSessions()
         netconf = sum(device.netconf is not None for device in inventory.devices)
         self._pool = ThreadPoolExecutor(min(max(netconf, 1), MAX_THREADS), "netconf")
         # Their tracebacks say at length what our one line says.
@@ -189,7 +190,13 @@ class _Crew:
 
     def _netconf(self, device: Device) -> Target:
         timeout_s = DEADLINE * self._periods.netconf_s
-        poller = NetconfPoller.of(self._inventory, device, timeout_s=timeout_s, clock=self._clock)
+        poller = NetconfPoller.of(
+            self._inventory,
+            device,
+            timeout_s=timeout_s,
+            clock=self._clock,
+            open_sessions=self._open_sessions,
+        )
         self._pollers.append(poller)
         work = NetconfWork(poller, self._emit, self._pool, tells_events=device.snmp is None)
         return self._target(device, "netconf", self._periods.netconf_s, work.poll)

@@ -19,7 +19,7 @@ import structlog
 
 from collectors import schedule
 from collectors.gate import Overrun
-from collectors.netconf import NetconfPoller
+from collectors.netconf import NetconfPoller, Reading
 from collectors.snmp.poller import SnmpPoller
 from collectors.stats import CollectorStats
 from twin.errors import DecodeError, DeviceError, InventoryError
@@ -270,20 +270,31 @@ class NetconfWork:
     pool: ThreadPoolExecutor
     tells_events: bool = True  # false where SNMP watches the same device
     watch: InterfaceWatch = field(default_factory=InterfaceWatch)
-    _running: asyncio.Future[DeviceSample] | None = None
+    _running: asyncio.Future[Reading] | None = None
 
     async def poll(self) -> None:
         """One poll; the thread of the one before must have ended."""
         if self._running is not None and not self._running.done():
             raise TimeoutError
-        running = asyncio.get_running_loop().run_in_executor(self.pool, self.poller.sample)
+        running = asyncio.get_running_loop().run_in_executor(self.pool, self.poller.read)
         running.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if late
         self._running = running
         try:
-            sample = await asyncio.shield(running)
+            reading = await asyncio.shield(running)
         except asyncio.CancelledError:
             self.poller.cut()
             raise
-        self.emit(sample)
-        for event in self.watch.events(sample) if self.tells_events else []:
+        for record in (*self._told(reading), reading.sample, *reading.others):
+            self.emit(record)
+        for event in self.watch.events(reading.sample) if self.tells_events else []:
             self.emit(event)
+
+    def _told(self, reading: Reading) -> list[NetworkEvent]:
+        """What notifications told; of links only where nobody watches them more closely."""
+        news = []
+        for event in reading.events:
+            if event.interface and not self.tells_events:
+                continue
+            self.watch.told(event.kind, event.interface)
+            news.append(event)
+        return news

@@ -199,6 +199,8 @@ class Daemons:
                 control.settimeout(0.5)
                 control.connect(site.at("softflowd.ctl"))
                 control.sendall(b"send-template\n")
+                while control.recv(4096):  # it would die of an answer that nobody hears
+                    continue
 
     def pids(self, router: str, names: Sequence[str]) -> list[int]:
         """Process ids of some programs of a router."""
