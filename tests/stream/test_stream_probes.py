@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from strategies import PROBE_BITS, T0, Ring, S, event_time_ns, loopback, name
 
-from stream.pipeline import NetworkPipeline
+from stream.codec import encode
+from stream.pipeline import NetworkPipeline, PipelineSettings
 from twin.compare import comparable_mean_s
 from twin.graph import StateView
 from twin.records import DelayReport, Direction, PathDelay, Record, StateUpdate
@@ -170,3 +175,25 @@ def test_who_exchanges_probes_with_nobody_is_flagged(
     update, _ = view_of(log)
     told = {flag for flag in update.quality if flag.startswith("probes-unanswered")}
     assert told == {f"probes-unanswered:{name(i)}" for i in flagged}
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=20, deadline=None)
+def test_the_order_in_which_two_reporters_come_changes_no_byte(rnd: random.Random) -> None:
+    """Bursts of several reports, torn apart by up to the lateness: the same states, byte for byte."""
+    log = sorted(
+        both_ways() + [probe(3, 1, end_s, 9e-3, direction="round-trip") for end_s in range(5, 60, 5)],
+        key=event_time_ns,
+    )
+    lateness_ns = int(PipelineSettings().lateness_s * S)
+    delays_ns = [rnd.choice([0, rnd.randrange(lateness_ns), lateness_ns]) for _ in log]
+    timed = [(event_time_ns(record) + delay, record) for record, delay in zip(log, delays_ns, strict=True)]
+    in_order = [(event_time_ns(record), record) for record in log]
+    assert _told(sorted(timed, key=lambda item: item[0])) == _told(in_order)
+
+
+def _told(timed: list[tuple[int, Record]]) -> list[bytes]:
+    pipeline, out = NetworkPipeline(), []
+    for clock_ns, record in timed:
+        out += [*pipeline.on_time(clock_ns), *pipeline.on_record(record)]
+    return [encode(record) for record in [*out, *pipeline.on_time(T0 + 100 * S)]]
