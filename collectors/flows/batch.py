@@ -63,7 +63,9 @@ class RecordBatch:
             column = _widen(column)
         if column.dtype.itemsize < 8:
             return column.astype(np.int64)
-        return np.minimum(column, np.uint64(2**63 - 1)).astype(np.int64)
+        whole = column.astype(np.uint64).view(np.int64)
+        whole[whole < 0] = 2**63 - 1
+        return whole
 
     def counter(self, delta: int, total: int) -> Integers | None:
         """A flow's count: since the record before, or of its whole life where that is what is told."""
@@ -114,9 +116,9 @@ class RecordBatch:
             return None
         match kind_of(0, id):
             case Kind.SECONDS:
-                return np.minimum(values, 2**33) * _NS_PER_S
+                return _times(values, 2**33, _NS_PER_S)
             case Kind.MILLISECONDS:
-                return np.minimum(values, 2**43) * 1_000_000
+                return _times(values, 2**43, 1_000_000)
             case Kind.NTP:
                 return _ntp_ns(self._column(id))
         return None
@@ -156,6 +158,13 @@ def per_record(values: Sequence[Any], counts: Sequence[int], kind: type) -> Any:
 
 def _key(id: int, enterprise: int) -> str:
     return f"{enterprise}/{id}" if enterprise else str(id)
+
+
+def _times(values: Integers, most: int, factor: int) -> Integers:
+    """In place: these are columns of a burst's length."""
+    np.minimum(values, most, out=values)
+    values *= factor
+    return values
 
 
 def _widen(column: NDArray[np.generic]) -> NDArray[np.uint64]:
