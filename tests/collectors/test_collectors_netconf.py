@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import asyncssh
 import pytest
 from collector_peers import LabAgents, inventory_of
 
-from collectors.netconf import NetconfPoller, parse_interfaces
+from collectors.netconf import NetconfPoller, OpenSessions, parse_interfaces
 from ndtwin.lab.netconf_server import make_host_key
 from twin.errors import DecodeError, DeviceError, InventoryError
-from twin.records import DeviceSample, InterfaceCounters
+from twin.records import DeviceSample, DeviceTopology, InterfaceCounters
 
 RFC_8343 = b"""<?xml version="1.0" encoding="UTF-8"?>
 <rpc-reply message-id="urn:uuid:1" xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><data>
@@ -204,3 +207,86 @@ async def test_a_silent_server_can_be_cut(lab: LabAgents, pollers: list[NetconfP
         with pytest.raises(DeviceError, match="NETCONF failed"):
             await running
         assert time.monotonic() - begin < 5
+
+
+# ----------------------------------------------------------------------------------------------- bounds
+
+HELLO = (
+    '<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities>'
+    "<capability>urn:ietf:params:netconf:base:1.0</capability></capabilities>"
+    "<session-id>1</session-id></hello>]]>]]>"
+)
+
+
+@asynccontextmanager
+async def endless_server(directory: Path) -> AsyncIterator[tuple[int, list[int]]]:
+    """A NETCONF server whose reply never ends; gives its port, and how much of a reply each session took."""
+    sent: list[int] = []
+
+    class Anybody(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
+        def begin_auth(self, username: str) -> bool:
+            return False
+
+    async def handle(process: Any) -> None:
+        process.stdout.write(HELLO.encode())
+        await process.stdin.readuntil(b"]]>]]>")  # their hello
+        await process.stdin.readuntil(b"]]>]]>")  # their request
+        sent.append(0)
+        try:
+            process.stdout.write(b'<rpc-reply xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><data>')
+            while sent[-1] < 200 << 20:
+                process.stdout.write(b"<x>" + b"a" * 32_000 + b"</x>")
+                sent[-1] += 32_007
+                await process.stdout.drain()
+        except (asyncssh.Error, BrokenPipeError, ConnectionError):
+            return
+
+    key = directory / "endless_key"
+    public = make_host_key(key)
+    server = await asyncssh.create_server(
+        Anybody, "127.0.0.1", 0, server_host_keys=[str(key)], process_factory=handle, encoding=None
+    )
+    port = server.get_port()
+    (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
+    yield port, sent
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_reply_of_200_mb_is_cut_off(lab: LabAgents, pollers: list[NetconfPoller]) -> None:
+    """A reply beyond the limit ends the session with one clear line, long before it is in memory."""
+    async with endless_server(lab.directory) as (port, sent):
+        poller = _poller(pollers, port, lab.directory, timeout_s=60.0)
+        poller.session.most_octets = 2 << 20
+        with pytest.raises(DeviceError, match="NETCONF reply is longer than 2048 KiB"):
+            await _sample(poller)
+        assert not poller.session.is_open
+    assert 1 << 20 < sent[0] < 16 << 20  # what is beyond the limit was on its way
+
+
+async def test_sessions_beyond_the_limit_are_closed_after_each_poll(
+    lab: LabAgents, pollers: list[NetconfPoller]
+) -> None:
+    """Of two devices with room for one the second logs in anew for every poll, and both are read."""
+    room = OpenSessions(1)
+    for _ in range(2):
+        _poller(pollers, lab.netconf_port, lab.directory).open_sessions = room
+    for poller in pollers * 2:
+        assert len((await _sample(poller)).interfaces) == 2
+    assert [poller.session.is_open for poller in pollers] == [True, False]
+
+
+async def test_a_device_without_snmp_tells_its_addresses_by_netconf(
+    lab: LabAgents, pollers: list[NetconfPoller]
+) -> None:
+    """The first poll brings the topology, the next one soon after does not ask again."""
+    poller = _poller(pollers, lab.netconf_port, lab.directory)
+    first = await asyncio.get_running_loop().run_in_executor(None, poller.read)
+    again = await asyncio.get_running_loop().run_in_executor(None, poller.read)
+    (topology,) = first.others
+    assert isinstance(topology, DeviceTopology)
+    assert [(one.interface, one.prefix) for one in topology.addresses] == [
+        ("cust0", "10.1.0.0/16"),
+        ("ge-0/0/0", "172.16.0.0/31"),
+    ]
+    assert again.others == ()
