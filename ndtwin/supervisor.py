@@ -24,12 +24,13 @@ from pathlib import Path
 from ndtwin.broker import EmbeddedBroker
 from ndtwin.carry import carry_over
 from ndtwin.config import Settings, write_settings
+from ndtwin.lab.netns.tools import check_ready
 from ndtwin.processes import Child, last_line
 from stream.admin import ensure_topics
 from twin.errors import PeerError
 from twin.topologies import open_topology
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 150.0  # real routers on a busy machine take their time; others, some seconds
 SERVICES = ("collect", "stream", "twin", "detect", "archive", "serve")
 
 
@@ -48,8 +49,7 @@ class Supervisor:
     def start(self) -> None:
         """Start all parts; PeerError or UsageError with one line when one of them cannot."""
         if self.settings.lab_enabled:
-            # A wrong one is told here, not in the lab's log.
-            open_topology(self.settings.lab.topology, self.settings.lab.seed)
+            self._check_lab()
         self._start_broker()
         config = self.settings.run_path / "effective.toml"
         write_settings(self.settings, config)
@@ -65,6 +65,12 @@ class Supervisor:
         for child in self._services():
             if not self.cancelled.is_set():
                 child.start()
+
+    def _check_lab(self) -> None:
+        """What cannot be is told here, not in the lab's log."""
+        open_topology(self.settings.lab.topology, self.settings.lab.seed)
+        if self.settings.lab_kind == "netns":
+            check_ready()
 
     def _start_broker(self) -> None:
         kafka = self.settings.broker

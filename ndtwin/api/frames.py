@@ -33,7 +33,6 @@ PREFERENCE = (
     "stamp-round-trip",
     "rttmon-round-trip",
     "openconfig-probes",
-    "openconfig-probes",
     "disman-ping",
 )
 NO_METHOD = -1

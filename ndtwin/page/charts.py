@@ -17,7 +17,6 @@ METHOD_COLOURS = {
     "disman-ping": "#ff9f6b",
     "juniper-rpm": "#f78fb3",
     "openconfig-probes": "#d4a373",
-    "openconfig-probes": "#7fd1b9",
 }
 FEW_POINTS = 60  # ten minutes: below that the dots have room
 Options = dict[str, Any]
