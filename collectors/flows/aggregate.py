@@ -203,7 +203,7 @@ class FlowAggregator:
             keys = [shares.bin, *(picked(column, record) for column in cells.keys)]
             self._traffic.add(keys, values, len(record))
             if self._traffic.should_merge:
-                self._fold()
+                self._traffic.replace(*self._folded(*self._traffic.merged()))
 
     def _class(self, batch: RecordBatch) -> Column:
         """The class: ipDiffServCodePoint, else the upper six bits of ipClassOfService."""
@@ -212,22 +212,19 @@ class FlowAggregator:
         dscp = batch.integers(ie.DSCP)
         return batch.or_zero(ie.TOS) >> 2 if dscp is None else dscp
 
-    def _fold(self) -> None:
-        """Merge, and fold what an exporter has beyond its cells of a bin into one."""
-        keys, values = self._traffic.merged()
+    def _folded(self, keys: Keys, values: Values) -> tuple[Keys, Values]:
+        """Rows in order, with what an exporter has beyond its cells of a bin folded into one."""
         starts, run = runs(keys[0], keys[1])
         if not len(keys[0]) or int(np.diff(starts).max()) <= MAX_BIN_CELLS:
-            return
+            return keys, values
         beyond = np.arange(len(run)) - starts[run] >= MAX_BIN_CELLS
-        keys[2:] = [np.where(beyond, 0, key) for key in keys[2:]]  # 0.0.0.0/0
-        values[-1] = np.maximum(values[-1], beyond)
-        self._traffic.replace(keys, values)
+        folded = [*keys[:2], *(np.where(beyond, 0, key) for key in keys[2:])]  # 0.0.0.0/0
+        return self._traffic.grouped(folded, [*values[:-1], np.maximum(values[-1], beyond)], len(run))
 
     # --------------------------------------------------------------------------------------- reporting
 
     def _flow_reports(self, newest: int) -> Iterator[FlowReport]:
-        self._fold()
-        keys, values = self._traffic.take(newest)
+        keys, values = self._folded(*self._traffic.take(newest))
         bounds, _ = runs(keys[0], keys[1])
         found = {
             (int(keys[0][start]), int(keys[1][start])): slice(start, end)
