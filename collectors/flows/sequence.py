@@ -48,8 +48,7 @@ class Sequence:
         self.messages += 1
         self.records += records
         in_order = number == self.expected or self.expected < 0
-        after = {advance} if self.counts_messages else {records, records - options}
-        if not in_order and not any(self._counted_after(number, one) for one in after):
+        if not in_order and not self._counted_after(number, advance, options):
             return self._out_of_order(number, advance)
         self._go_on(number, advance)
         return 0
@@ -70,8 +69,10 @@ class Sequence:
         """A message could not be counted."""
         self.expected = self.before = self.last_end = -1
 
-    def _counted_after(self, number: int, advance: int) -> bool:
-        return self.before >= 0 and number == (self.before + advance) % _MODULUS and advance > 0
+    def _counted_after(self, number: int, advance: int, options: int) -> bool:
+        step = (number - self.before) % _MODULUS
+        without = advance if self.counts_messages else advance - options
+        return self.before >= 0 and step > 0 and step in (advance, without)
 
     def _out_of_order(self, number: int, advance: int) -> int:
         gap = (number - self.expected + _HALF) % _MODULUS - _HALF
