@@ -23,8 +23,9 @@ from collectors.inventory import Inventory, load_inventory
 from collectors.stamp.clock import kernel_clock
 from ndtwin.config import Settings
 from ndtwin.lab.client import LabClient
+from ndtwin.lab.netns.tools import check_ready
 from stream.consumer import Reader
-from twin.errors import CheckpointError, InventoryError, PeerError
+from twin.errors import CheckpointError, InventoryError, PeerError, UsageError
 
 MIN_FREE_BYTES = 2 << 30
 Level = Literal["ok", "warning", "missing"]
@@ -128,6 +129,11 @@ def _lab(settings: Settings) -> Findings:
         yield Finding("ok", "lab", f"runs, {status.get('lag_s', 0.0):.3f} s behind real time")
     except PeerError:
         yield Finding("ok", "lab", "does not run; `ndtwin up` starts it")
+    if settings.lab_kind == "netns":
+        try:
+            check_ready()
+        except UsageError as error:
+            yield Finding("missing", "lab netns", str(error))
 
 
 def _inventory(settings: Settings) -> Findings:
