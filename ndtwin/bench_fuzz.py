@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 
 from ndtwin.fuzz_flows import flow_targets
+from ndtwin.fuzz_netconf import netconf_targets
 from ndtwin.fuzz_stamp import stamp_targets
 from ndtwin.fuzzing import Counts, Target, fuzz
 
-TARGETS: tuple[Callable[[], Sequence[Target]], ...] = (flow_targets, stamp_targets)
+TARGETS: tuple[Callable[[], Sequence[Target]], ...] = (flow_targets, stamp_targets, netconf_targets)
 _LOOK_EVERY = 2_000  # messages
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from netns_ring import need_namespaces, ring
 
+from collectors.inventory import load_inventory
+from collectors.netconf import NetconfPoller
 from collectors.stamp.sockets import within
 from ndtwin.lab.client import LabClient
 from ndtwin.lab.netns.files import Place, frr_conf, snmpd_conf, sshd_conf
@@ -25,6 +27,7 @@ from ndtwin.lab.netns.tools import check_ready, run
 from ndtwin.lab.settings import LabSettings
 from ndtwin.lab.snmp_agent import SnmpAccess
 from twin.errors import PeerError, TopologyError, UsageError
+from twin.records import NetworkEvent
 
 START_S = 120.0
 COMMAND = [sys.executable, "-m", "ndtwin", "lab", "netns"]
@@ -301,16 +304,51 @@ def test_a_killed_lab_is_cleaned_by_the_next_and_strangers_are_left_alone(
         run("ip", "netns", "del", stranger)
 
 
+CHANGE = """<config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0">
+<interfaces xmlns="urn:ietf:params:xml:ns:yang:ietf-interfaces"><interface><name>eth1</name>
+<type xmlns:t="urn:ietf:params:xml:ns:yang:iana-if-type">t:ethernetCsmacd</type></interface></interfaces>
+</config>"""
+
+
+def netconfd_tells_interfaces_and_changes(run_dir: Path) -> None:
+    """Yuma123's netconfd: counters of all interfaces, and its configuration change as an event."""
+    inventory = load_inventory(run_dir / "inventory.toml")
+    pollers = [
+        NetconfPoller.of(inventory, inventory.devices[0], timeout_s=30.0, clock=time.time_ns)
+        for _ in range(2)
+    ]
+    try:
+        first = pollers[0].read()
+        assert [one.name for one in first.sample.interfaces] == ["cust0", "eth1", "eth2", "lo", "mgmt0"]
+        assert all((one.in_octets or 0) > 0 for one in first.sample.interfaces if one.name != "lo")
+        pollers[1].session.open()
+        editor = pollers[1].session._manager
+        assert editor.edit_config(target="candidate", config=CHANGE).ok
+        assert editor.commit().ok
+        events: list[NetworkEvent] = []
+
+        def told() -> bool:
+            events.extend(pollers[0].read().events)
+            return bool(events)
+
+        wait(told, 30)
+        assert [(event.kind, event.device) for event in events] == [("configuration-changed", "A")]
+    finally:
+        for poller in pollers:
+            poller.close()
+
+
 @pytest.mark.netns
 @pytest.mark.live
 def test_two_labs_run_beside_each_other_and_leave_nothing(
     started: Callable[[str], tuple[subprocess.Popen[bytes], Path]],
 ) -> None:
-    """A second lab takes another slot and does not clean the first away; both end without a trace."""
+    """A second lab takes another slot, both serve, and both end without a trace."""
     labs = [started("one"), started("two")]
     slots = [slot_of(run_dir) for _, run_dir in labs]
     assert len({*slots}) == 2
     assert all(len(left_behind(slot)[0]) == 8 for slot in slots)
+    netconfd_tells_interfaces_and_changes(labs[0][1])
     for lab, run_dir in labs:
         lab.send_signal(signal.SIGTERM)
         assert lab.wait(60) == 0, (run_dir / "log").read_text()
