@@ -6,6 +6,7 @@ from random import Random
 
 from ndtwin.bench_fuzz import bench_fuzz
 from ndtwin.fuzz_flows import flow_targets
+from ndtwin.fuzz_netconf import netconf_targets
 from ndtwin.fuzz_stamp import stamp_targets
 from ndtwin.fuzzing import MAX_OCTETS, Take, Target, fuzz, mutated
 
@@ -28,7 +29,7 @@ def _some(seed: int, seeds: list[bytes]) -> list[bytes]:
 def test_good_messages_are_taken() -> None:
     """The seeds are what they are meant to be: a fresh listener takes each of them."""
     reflectors = [target for target in stamp_targets() if "reflector" in target.name]
-    for target in [*flow_targets(), *reflectors]:
+    for target in [*flow_targets(), *netconf_targets(), *reflectors]:
         take = target.make()
         assert [take(seed) for seed in target.seeds] == [True] * len(target.seeds), target.name
 
