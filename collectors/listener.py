@@ -158,11 +158,12 @@ class FlowListener:
         """As many datagrams as there are slots; whether there may be more."""
         sizes: list[int] = []
         senders: list[Exporter] = []
+        slots, peers, receive = self._slot_views, self._peers, receiver.recvfrom_into
         with contextlib.suppress(BlockingIOError):
             for _ in range(SLOTS):
-                slot = self._slot_views[len(sizes)]
-                size, sender = receiver.recvfrom_into(slot)
-                exporter = self._peers.get(sender) or self._meet(sender)
+                slot = slots[len(sizes)]
+                size, sender = receive(slot)
+                exporter = peers.get(sender) or self._meet(sender)
                 if exporter[0] in self._devices:
                     sizes.append(size)
                     senders.append(exporter)

@@ -45,7 +45,7 @@ from collectors.flows.table import Keys, Table, Values, runs
 from collectors.flows.template import Template
 from twin.records import FlowCell, FlowReport, Record
 
-MAX_PENDING = 32_768  # records gathered before they are summed: some 5 ms of work, within the caches
+MAX_PENDING = 65_536  # records gathered before they are summed: some 10 ms of work
 MAX_ROWS = 262_144  # records times bins that are worked on at once
 MAX_CELLS = 4_000  # per report: keeps a message well under 1 MB
 MAX_BIN_CELLS = 20_000  # per exporter and bin

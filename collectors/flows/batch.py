@@ -64,7 +64,8 @@ class RecordBatch:
         if column.dtype.itemsize < 8:
             return column.astype(np.int64)
         whole = column.astype(np.uint64).view(np.int64)
-        whole[whole < 0] = 2**63 - 1
+        if len(whole) and whole.min() < 0:
+            whole[whole < 0] = 2**63 - 1
         return whole
 
     def counter(self, delta: int, total: int) -> Integers | None:
