@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from ndtwin.commands import bench, lab, models, operate, records, services, stamp, train
+from ndtwin.commands import bench, discover, lab, models, operate, records, services, stamp, train
 from twin.errors import NdtwinError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for group in (operate, services, records, train, models):
+for group in (operate, services, records, discover, train, models):
     group.register(app)
 app.add_typer(lab.app, name="lab")
 app.add_typer(stamp.app, name="stamp")

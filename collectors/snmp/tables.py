@@ -30,6 +30,7 @@ _PING = "1.3.6.1.2.1.80.1"  # pingObjects, RFC 4560
 
 AUGMENTS = {_IFX: _IF}  # entry → the entry that it adds columns to
 
+SYS_NAME = "1.3.6.1.2.1.1.5.0"
 UPTIME = "1.3.6.1.2.1.1.3.0"
 SYSTEM: ColumnTable = {
     "uptime": UPTIME,  # sysUpTime, RFC 3418
@@ -97,6 +98,8 @@ LLDP2_REMOTE: ColumnTable = {
     "port_description": f"{_LLDP2}.4.1.1.9",
     "system_name": f"{_LLDP2}.4.1.1.10",
 }
+# lldpRemManAddrIfSubtype of both modules; the address itself stands in the index.
+LLDP_MANAGEMENT = (f"{_LLDP}.4.2.1.3", f"{_LLDP2}.4.2.1.3")
 OSPF_ROUTER_ID = f"{_OSPF}.1.1.0"
 OSPF_NEIGHBOURS: ColumnTable = {"state": f"{_OSPF}.10.1.6", "router_id": f"{_OSPF}.10.1.3"}
 ADDRESSES: ColumnTable = {  # ipAddressTable

@@ -42,6 +42,7 @@ class Neighbour:
     device: str
     interface: str
     chassis: bytes  # MAC address
+    address: IPv4Address | None = None  # where it is managed
 
 
 @dataclass

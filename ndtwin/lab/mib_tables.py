@@ -8,7 +8,7 @@
 | IP-MIB (RFC 4293) | ipAddressTable, ipAddressPrefixTable, ipAddrTable |
 | IP-FORWARD-MIB (RFC 4292) | inetCidrRouteTable, inetCidrRouteNumber |
 | OSPF-MIB (RFC 4750) | router id, version, ospfOriginateNewLsas, ospfRxNewLsas |
-| LLDP-MIB (IEEE 802.1AB-2005) | local system, lldpLocPortTable, lldpRemTable |
+| LLDP-MIB (IEEE 802.1AB-2005) | local system, lldpLocPortTable, lldpRemTable, lldpRemManAddrTable |
 
 CISCO-RTTMON-MIB is in :mod:`ndtwin.lab.mib_rttmon`. A table is a dictionary from column number to a
 function that makes the reader of one row; what cannot change while the row exists is encoded once
@@ -255,6 +255,10 @@ def lldp_tables(device: Device) -> Iterator[Cell]:
         if interface.neighbour is not None and interface.oper_up:
             instance = (device.ticks(interface.last_change_ns), interface.index, 1)
             yield from _row((*LLDP, 4, 1, 1), instance, _remote_columns(interface))
+            managed = interface.neighbour.address
+            if managed is not None:
+                where = (*instance, *address_index(managed))
+                yield from _row((*LLDP, 4, 2, 1), where, _management_columns())
 
 
 def _port_columns(interface: Interface) -> dict[int, Reader]:
@@ -273,6 +277,12 @@ def _remote_columns(interface: Interface) -> dict[int, Reader]:
         9: text(neighbour.device),
         10: text("ndtwin lab router"),
     }
+
+
+def _management_columns() -> dict[int, Reader]:
+    """The address stands in the index; the port behind it is not known."""
+    unknown = 1
+    return {3: number(unknown), 4: number(0), 5: fixed(ber.oid((0, 0)))}
 
 
 def standard_cells(device: Device, engine_id: bytes, engine_boots: int) -> Iterable[Cell]:
