@@ -52,10 +52,12 @@ def test_nothing_is_given_twice() -> None:
             router.router_id,
             router.customers.ip,
             router.host.ip,
+            router.receivers.ip,
+            router.sink.ip,
             *(port.address.ip for port in router.ports),
         )
     ]
-    assert len(addresses) == len(set(addresses)) == 5 * 14 + 42
+    assert len(addresses) == len(set(addresses)) == 7 * 14 + 42
     assert len(set(plan.spaces)) == 28
     assert all(len(router.outside) <= 15 for router in plan.routers)  # IFNAMSIZ
 
@@ -91,6 +93,12 @@ def test_the_busiest_link_is_loaded_as_wished() -> None:
     load = np.bincount(paths.links, plan.traffic.bps[paths.hop_path], minlength=42)
     used = load / plan.network.capacity_bps
     assert 0.3 < used.max() <= LabSettings().utilisation + 1e-9
+
+
+def test_who_receives_has_a_higher_address_than_anybody_who_sends() -> None:
+    """Else softflowd would tell half of the flows as ones that leave the network where they enter it."""
+    routers = plan_of().routers
+    assert max(router.host.ip for router in routers) < min(router.sink.ip for router in routers)
 
 
 @pytest.mark.parametrize(

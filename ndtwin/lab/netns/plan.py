@@ -3,7 +3,7 @@
 | what | where |
 | --- | --- |
 | router i (from 1) of slot s | namespace ``ndtwin{s}-NAME`` |
-| its customers | namespace ``ndtwin{s}-NAME.h``, joined by cust0, 10.i.0.10 behind 10.i.0.1/16 |
+| its customers | namespace ``ndtwin{s}-NAME.h`` behind cust0: 10.i.0.10 sends, 100.64.i.10 receives |
 | management of router i | a cable of its own, 198.18.s.2i (here) and .2i+1 (mgmt0): RFC 2544 |
 | router id of router i | 10.255.0.i on lo |
 | cable k | the k-th /31 of 172.16.0.0/12, interfaces eth1, eth2, … |
@@ -42,6 +42,7 @@ MTU = 500
 FRAME_OCTETS = MTU + 14  # with the Ethernet header, as tc counts
 SIZES = PacketSizes.fixed(8 * MTU)
 NETCONF_PORT, SNMP_PORT, STAMP_PORT, DISCARD_PORT, STREAM_PORT = 830, 161, 862, 9009, 9010
+_RECEIVERS = IPv4Address("100.64.0.0")  # RFC 6598: above all of 10/8
 _MANAGEMENT_BASE = IPv4Address("198.18.0.0")
 
 
@@ -68,7 +69,8 @@ class Router:
     management: IPv4Interface
     gateway: IPv4Interface  # the other end of the management cable
     router_id: IPv4Address
-    customers: IPv4Interface  # of cust0
+    customers: IPv4Interface  # of cust0, towards those who send
+    receivers: IPv4Interface  # of cust0, towards those who receive
     ports: tuple[Port, ...]
 
     @property
@@ -78,8 +80,17 @@ class Router:
 
     @property
     def host(self) -> IPv4Interface:
-        """A customer."""
+        """A customer who sends."""
         return IPv4Interface((self.prefix.network_address + 10, self.prefix.prefixlen))
+
+    @property
+    def sink(self) -> IPv4Interface:
+        """A customer who receives.
+
+        softflowd tells a flow from a higher to a lower address as one that leaves (flowDirection 1), wherever
+        it saw it; so whoever receives has the higher address.
+        """
+        return IPv4Interface((self.receivers.ip + 9, self.receivers.network.prefixlen))
 
     @property
     def prefix(self) -> IPv4Network:
@@ -166,6 +177,7 @@ def _routers(network: Network, back: tuple[int, ...], slot: int) -> tuple[Router
                 gateway=IPv4Interface((management, 31)),
                 router_id=addressing.router_id(i),
                 customers=addressing.gateway(i),
+                receivers=IPv4Interface((_RECEIVERS + 256 * i + 1, 24)),
                 ports=tuple(ports[int(link)] for link in np.flatnonzero(network.source_index == i - 1)),
             )
         )

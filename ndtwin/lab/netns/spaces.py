@@ -187,7 +187,8 @@ def _cables(router: Router, plan: Plan) -> list[str]:
 def _router_lines(router: Router, plan: Plan) -> list[str]:
     lines = ["link set lo up", f"addr add {router.router_id}/32 dev lo"]
     lines += [f"addr add {router.management} dev {MANAGEMENT}", f"link set {MANAGEMENT} up"]
-    lines += [f"addr add {router.customers} dev {CUSTOMERS}", f"link set {CUSTOMERS} mtu {MTU} up"]
+    lines += [f"addr add {one} dev {CUSTOMERS}" for one in (router.customers, router.receivers)]
+    lines.append(f"link set {CUSTOMERS} mtu {MTU} up")
     for port in router.ports:
         lines.append(f"addr add {port.address} dev {port.name}")
         # One packet at a time: a queue counts frames, not what the sender would have cut up later.
@@ -201,6 +202,7 @@ def _host_lines(router: Router) -> list[str]:
     return [
         "link set lo up",
         f"addr add {router.host} dev host0",
+        f"addr add {router.sink} dev host0",
         f"link set host0 mtu {MTU} gso_max_segs 1 up",
         f"route add default via {router.customers.ip}",
     ]

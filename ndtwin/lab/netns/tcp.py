@@ -19,7 +19,7 @@ class Stream:
     """Both ends of one stream; :meth:`turn` once a second."""
 
     def __init__(self, near: Router, far: Router) -> None:
-        self._near, self._where = near, (str(far.host.ip), STREAM_PORT)
+        self._near, self._where = near, (str(far.sink.ip), STREAM_PORT)
         with within(far.host_space):
             self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -50,6 +50,7 @@ class Stream:
         with within(self._near.host_space):
             made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         made.setblocking(False)
+        made.bind((str(self._near.host.ip), 0))
         made.connect_ex(self._where)  # what comes of it is seen when something is sent
         return made
 

@@ -70,7 +70,7 @@ class Generator(threading.Thread):
         for router, customers, inner in zip(self._plan.routers, self._customers, self._inner, strict=True):
             with within(router.host_space):
                 customers.sockets = [self._udp(str(router.host.ip), 0) for _ in range(FLOWS)]
-                self._udp(str(router.host.ip), DISCARD_PORT)
+                self._udp(str(router.sink.ip), DISCARD_PORT)
             with within(router.space):
                 inner.sockets = [self._udp(str(router.router_id), 0)]
                 self._udp(str(router.router_id), DISCARD_PORT)
@@ -148,7 +148,7 @@ class Generator(threading.Thread):
         source, target = self._plan.network.path_ends(path)
         payload = self._random.choices(_PAYLOADS, SIZES.probabilities)[0]
         far = self._plan.routers[target]
-        address = str(far.router_id) if hidden else str(far.host.ip)
+        address = str(far.router_id) if hidden else str(far.sink.ip)
         sender = (self._inner if hidden else self._customers)[source]
         sender.send(payload, (address, DISCARD_PORT), self._random.randrange(FLOWS))
         self.sent += 1

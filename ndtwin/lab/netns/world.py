@@ -105,7 +105,7 @@ def _wrong_route(world: RunningNetwork, path: int, _: float) -> Undo:
     far = world.plan.routers[world.network.path_ends(path)[1]]
     routes = [
         ["route", "{}", prefix, "via", str(there.address.ip), "dev", port.name, "metric", "1"]
-        for prefix in (str(far.prefix), f"{far.router_id}/32")
+        for prefix in (str(far.receivers.network), f"{far.router_id}/32")
     ]
 
     def set_routes(verb: str, *, check: bool) -> None:
