@@ -73,9 +73,8 @@ class World:
         interfaces = [self._link_interface(i, link) for i, link in enumerate(self.network.links)]
         for i, link in enumerate(self.network.links):
             far = self.devices[self.network.target_index[i]]
-            interfaces[i].neighbour = Neighbour(
-                far.name, link.target_interface, far.chassis, IPv4Address(self.addressing.management(far.index))
-            )
+            managed = IPv4Address(self.addressing.management(far.index))
+            interfaces[i].neighbour = Neighbour(far.name, link.target_interface, far.chassis, managed)
         cables = [i for i, back in enumerate(self.back) if i < back]
         for k, i in enumerate(cables):
             interfaces[i].address, interfaces[self.back[i]].address = self.addressing.cable(k)
