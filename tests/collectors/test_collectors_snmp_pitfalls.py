@@ -148,7 +148,7 @@ def test_names_follow_the_columns_through_renumbering() -> None:
 
 
 def test_what_a_trap_told_is_not_told_again_by_the_poll() -> None:
-    """A poll from an old cache and polls that agree tell nothing more; that the link comes up again is told."""
+    """Polls from an old cache and polls that agree add nothing; that the link comes up again is told."""
     watch = InterfaceWatch()
     watch.events(sample(0))
     watch.told("link-down", "eth0")
