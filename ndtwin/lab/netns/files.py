@@ -75,7 +75,8 @@ def frr_conf(router: Router) -> str:
     for name in ("lo", CUSTOMERS):
         lines += [f"interface {name}", " ip ospf area 0", " ip ospf passive"]
     lines += ["router ospf", f" ospf router-id {router.router_id}", " timers throttle spf 10 50 500"]
-    lines += [" timers throttle lsa all 100", " maximum-paths 16"]
+    # One route each: net-snmp reads the routes from where Linux shows one next hop of several.
+    lines += [" timers throttle lsa all 100", " maximum-paths 1"]
     return _text(lines)
 
 

@@ -38,7 +38,6 @@ ROUNDING = 16  # a bucket is kept as a time: it must hold a full frame at any ra
 MEAN_FRAME = SIZES.mean_bits / 8 + HEADER_OCTETS
 _SYSTEM = {
     "net/ipv4/ip_forward": "1",
-    "net/ipv4/fib_multipath_hash_policy": "1",  # equal routes by flow, ports included
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
