@@ -2,8 +2,8 @@
 
 Each path has several UDP flows (ports), and its packets come at random (Poisson), all of one size. What
 arrives is thrown away by a socket that nobody reads. Beside that a TCP stream runs from every router's
-customers to the next router's, at a rate of its own. The thread wakes every few milliseconds and sends what is
-due: what a busy machine made it miss is sent late, but never more than ``MOST_BEHIND_S`` of it.
+customers to the next router's, at a rate of its own. The thread wakes every few milliseconds and sends what
+is due: what a busy machine made it miss is sent late, but never more than ``MOST_BEHIND_S`` of it.
 
 Hidden traffic starts and ends at routers, so no exporter sees it.
 """
