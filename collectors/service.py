@@ -39,7 +39,7 @@ from twin.records import Record
 
 MAX_THREADS = 256  # NETCONF targets beyond this wait for one another
 SNMP_AT_ONCE = 64  # devices read at the same time; those that are silent do not count
-TOPOLOGIES_AT_ONCE = 32  # likewise; their tables are long
+TOPOLOGIES_AT_ONCE = 16  # likewise; their tables are long
 _OTHER_FILES = 1024  # broker connections, libraries, logs
 _ANNOTATIONS_S = 300.0  # sent again, for consumers that start from a short log
 

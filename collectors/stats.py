@@ -43,6 +43,7 @@ class CollectorStats:
     timeouts: int = 0
     errors: int = 0
     overruns: int = 0  # polls that the collector did not get round to
+    late: set[str] = field(default_factory=set)  # targets that it has not got round to now
     silent: set[str] = field(default_factory=set)  # targets that do not answer now
     datagrams: int = 0
     unknown_datagrams: int = 0  # from addresses that are not in the inventory
@@ -68,6 +69,7 @@ class CollectorStats:
             "timeouts": self.timeouts,
             "errors": self.errors,
             "overruns": self.overruns,
+            "late_targets": len(self.late),
             "silent_targets": len(self.silent),
             "datagrams": self.datagrams,
             "unknown_datagrams": self.unknown_datagrams,

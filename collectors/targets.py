@@ -180,11 +180,14 @@ class Target:
 
     def _overran(self, deadline_s: float) -> None:
         self.stats.overruns += 1
-        if self.health.refused(_OVERRUN):
+        first = not self.stats.late
+        self.stats.late.add(self.name)
+        if first:  # whoever comes first tells it for all: it is the collector's trouble, not the device's
             self._log().warning("collector is late", within_s=deadline_s)
             self._tell("collector-late", f"{self.protocol}: {_OVERRUN}")
 
     def _succeeded(self) -> None:
+        self.stats.late.discard(self.name)
         was_silent = self.health.silent
         if self.health.succeeded():
             self._log().info("device answers again")

@@ -16,10 +16,16 @@ import psutil
 
 from ndtwin.fuzz_flows import flow_targets
 from ndtwin.fuzz_netconf import netconf_targets
+from ndtwin.fuzz_snmp import snmp_targets
 from ndtwin.fuzz_stamp import stamp_targets
 from ndtwin.fuzzing import Counts, Target, fuzz
 
-TARGETS: tuple[Callable[[], Sequence[Target]], ...] = (flow_targets, stamp_targets, netconf_targets)
+TARGETS: tuple[Callable[[], Sequence[Target]], ...] = (
+    flow_targets,
+    stamp_targets,
+    netconf_targets,
+    snmp_targets,
+)
 _LOOK_EVERY = 2_000  # messages
 
 

@@ -5,12 +5,16 @@ From agents' columns through the collector's records to rates: what may be count
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from collectors.gate import Gate
 from collectors.snmp.interfaces import TICK_NS, interfaces
 from collectors.snmp.tables import Columns
-from collectors.targets import InterfaceWatch
+from collectors.stats import CollectorStats
+from collectors.targets import InterfaceWatch, Target
 from stream.rates import CounterSeries, RateRules
 from twin.records import DeviceSample, InterfaceCounters
 
@@ -166,3 +170,23 @@ def test_a_trap_that_polls_contradict_is_corrected() -> None:
     watch.told("link-down", "eth0")
     told = [[event.kind for event in watch.events(sample(at_s))] for at_s in (10, 20, 30)]
     assert told == [[], ["link-up"], []]
+
+
+async def test_a_collector_that_is_late_says_so_once_and_calls_nobody_silent() -> None:
+    """Polls that wait for their turn until the deadline are the collector's overrun; the first tells it."""
+    gate, stats = Gate(1), CollectorStats()
+    log: list[Any] = []
+
+    async def poll() -> None:
+        async with gate.turn():
+            raise AssertionError("unreachable: the turn is taken")
+
+    async with gate.turn():
+        targets = [
+            Target("n", f"R{i}", "snmp", S // 20, poll, log.append, stats, lambda: T0) for i in range(3)
+        ]
+        for target in targets:
+            await target._once()
+    assert (stats.overruns, stats.timeouts, stats.silent) == (3, 0, set())
+    assert [(event.kind, event.device) for event in log] == [("collector-late", "R0")]
+    assert gate.most == 1
