@@ -73,6 +73,9 @@ def netns(
     seed: Annotated[int | None, typer.Option(help="Of topology and traffic.", show_default="1")] = None,
 ) -> None:
     """Real routers in network namespaces: FRR, net-snmp, netconfd, softflowd, kernel queues. Root only."""
+    from ndtwin.lab.netns.tools import check_ready
+
+    check_ready()  # before much is loaded, and before anything is read
     from ndtwin.lab.netns.run import run_netns_lab
 
     logs.configure()
