@@ -119,7 +119,7 @@ class SnmpPoller:
             raise DeviceError("the agent shows no ifTable: allow 1.3.6.1.2.1 in its view")
         now_ns = self.clock()
         if self.moved or not self._state.holds(oper, uptime, now_ns):
-            seldom = await more(self.engine, t.INTERFACE_STATE, t.INTERFACE_COUNTERS["oper"], len(oper))
+            seldom = await more(self.engine, t.INTERFACE_STATE, t.INTERFACE_COUNTERS["oper"], oper)
             self._state = _State({**seldom, "oper": oper}, oper, now_ns, uptime)
             self.names = interface_names(self._state.columns)
         self._state.uptime = uptime
@@ -129,7 +129,7 @@ class SnmpPoller:
         if not needs_32(state, counters):
             return {}
         return await more(
-            self.engine, t.INTERFACE_COUNTERS_32, t.INTERFACE_COUNTERS["oper"], len(counters["oper"])
+            self.engine, t.INTERFACE_COUNTERS_32, t.INTERFACE_COUNTERS["oper"], counters["oper"]
         )
 
     async def topology(self) -> DeviceTopology:

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from collectors.snmp import tables as t
-from collectors.snmp.engine import SnmpEngine
+from collectors.snmp.engine import Index, SnmpEngine
+
+_FEW_ROWS = 16  # up to here one GET after the other (32 values each) is at most half as many requests
 
 
 async def columns(engine: SnmpEngine, table: t.ColumnTable) -> t.MutableColumns:
     """A whole table: the first column tells the rows; without any, nothing else is asked for."""
     (key, oid), *others = table.items()
     first = await engine.walk(oid)
-    return {key: first, **await more(engine, dict(others), oid, len(first))}
+    return {key: first, **await more(engine, dict(others), oid, first)}
 
 
-async def more(engine: SnmpEngine, table: t.ColumnTable, key: str, rows: int) -> t.MutableColumns:
-    """Further columns, where the column ``key`` has so many rows: those of its entry have as many."""
+async def more(
+    engine: SnmpEngine, table: t.ColumnTable, key: str, rows: Collection[Index]
+) -> t.MutableColumns:
+    """Further columns, where the column ``key`` has these rows: those of its entry have the same.
+
+    Few rows are asked for by GET, all their columns together; many by walking column by column.
+    """
     if not rows:
         return {name: {} for name in table}
     entry = _entry(key)
-    return {name: await engine.walk(oid, rows if _entry(oid) == entry else 0) for name, oid in table.items()}
+    same = {name: oid for name, oid in table.items() if _entry(oid) == entry}
+    few = await _by_rows(engine, same, rows) if len(rows) <= _FEW_ROWS else {}
+    return {
+        name: few[name] if name in few else await engine.walk(oid, len(rows) if name in same else 0)
+        for name, oid in table.items()
+    }
+
+
+async def _by_rows(engine: SnmpEngine, table: t.ColumnTable, rows: Collection[Index]) -> t.MutableColumns:
+    where = {f"{oid}.{'.'.join(map(str, row))}": (name, row) for row in rows for name, oid in table.items()}
+    found: t.MutableColumns = {name: {} for name in table}
+    for oid, value in (await engine.get(list(where))).items():
+        if oid in where:
+            name, row = where[oid]
+            found[name][row] = value
+    return found
 
 
 async def scalars(engine: SnmpEngine, table: t.ColumnTable) -> dict[str, int | None]:
