@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import CheckpointError
-from twin.features import FLOW_FEATURES, HOP_FEATURES, QUEUE_FEATURES, Specification
+from twin.features import FLOW_FEATURES, HOP_FEATURES, Specification
+from twin.features_queues import QUEUE_FEATURES
 from twin.intervals import Intervals
 
 FORMAT = 2

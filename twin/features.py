@@ -9,30 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.chunks import chunk_count, each_chunk
 from twin.features_core import (
-    BURST,
-    BURST_TIME,
     FIXED_S,
     LN_BITS,
     LN_CAPACITY,
     LOAD,
-    LOAD_CAP,
     OF_LINK,
     OF_QUEUE,
     PER_ARRIVAL,
     POLICY,
     PROPAGATION_S,
-    RATE_SCV_CAP,
-    REGULAR,
-    REGULAR_OWN,
     S_PER_BIT,
-    SQUARES,
     SUMS,
     SURVIVAL,
     TINY,
@@ -40,40 +33,17 @@ from twin.features_core import (
     WAIT_S,
     Table,
     add_up,
-    inlets_of_hops,
     tabulate,
 )
+from twin.features_queues import QUEUE_FEATURES, queue_table
+from twin.features_ways import Ways
 from twin.models import DEFAULT_PACKET_BITS, path_packet_bits
 from twin.network import Floats, Ints, Network, Paths, Traffic
 from twin.queueing import LinkQueues
-from twin.queueing_flows import Inlets, Offers, offer
+from twin.queueing_flows import Offers, offer
 from twin.scheduling import POLICIES
 
-VERSION = 2
-QUEUE_FEATURES = (
-    "load",  # ρ offered, as a share of the whole link
-    "link_load",  # of all queues of the link
-    "higher_load",  # of the queues of the link with a higher priority
-    "ln_wait",  # ln(1 + wait ÷ service time)
-    "utilisation",  # carried
-    "fill",  # mean occupancy ÷ buffer
-    "ln_buffer",  # ln(buffer ÷ 64 packets)
-    "size_scv",  # of the packets in the queue
-    "ln_blocking",  # from −1 (a millionth or less) to 0
-    "flow_concentration",  # Σ share² over the flows of the queue: 1 = one flow has it all
-    "inlet_concentration",  # Σ share² over where packets come from: the previous link, or here
-    "fresh",  # share of packets that enter the network here
-    "regular",  # share of packets of regular flows (1 − squared variation of their gaps)
-    "regular_concentration",  # the same, share² instead of share
-    "burst_scv",  # squared variation of the arrival rate
-    "ln_burst_service",  # ln(1 + how long a burst lasts ÷ service time)
-    "ln_burst_fill",  # ln(1 + how long a burst lasts ÷ time to fill the buffer)
-    "weight",  # of the queue at its link, 0 … 1
-    "rank",  # 0 = highest priority, in halves
-    "sp",
-    "wfq",
-    "drr",
-)
+VERSION = 3
 FLOW_FEATURES = (
     "hops",  # ÷ 8
     "worst_load",
@@ -91,7 +61,6 @@ HOP_FEATURES = (
     "first",  # 1 on the first hop
     "inlet_share",  # share of the queue's packets that come from the same place as this flow's
 )
-BLOCKING_FLOOR = 1e-6  # as a feature
 LN_BLOCKING_FLOOR = -60.0  # as the prior: as good as none, and finite
 
 
@@ -150,40 +119,6 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Ways:
-    """The hops of all flows: what follows from the network, and from the paths and classes of the flows."""
-
-    KEPT: ClassVar[str] = "ways of flows"  # among what a network caches of itself
-
-    hops: Paths
-    queues: Ints  # [H]
-    inlets: Ints  # [H] where a hop's packets come to its queue from
-    inlet_base: Ints  # [Q] the inlets of queue q begin here; the first is the node itself
-    inlet_count: int
-
-    @classmethod
-    def of(cls, network: Network, traffic: Traffic) -> Ways:
-        """Where flow k is path k, all of one class, the network keeps the answer."""
-        if traffic.path is not None or traffic.service_class is not None:
-            return cls._walk(network, traffic)
-        if cls.KEPT not in network.__dict__:
-            network.__dict__[cls.KEPT] = cls._walk(network, traffic)
-        kept: Ways = network.__dict__[cls.KEPT]
-        return kept
-
-    @classmethod
-    def _walk(cls, network: Network, traffic: Traffic) -> Ways:
-        """Packets of one previous link come one after the other and so never collide on a link as fast: how
-        the packets of a queue spread over its inlets decides how much of a queue they can form."""
-        hops, queues, inlets = traffic.hops(network), traffic.hop_queues(network), Inlets.of(network)
-        slots = 1 + np.diff(inlets.offsets)[network.queue_link]
-        base = np.cumsum(slots) - slots
-        ends = network.source_index, network.target_index
-        of_hops = inlets_of_hops(hops.offsets, hops.links, queues, base, inlets.rank, *ends)
-        return cls(hops, queues, of_hops, base, int(slots.sum()))
-
-
-@dataclass(frozen=True)
 class Loops:
     """What the loops of :mod:`twin.features_core` read: the flows, and what a hop asks of queue and link."""
 
@@ -218,7 +153,7 @@ class Loops:
         flows, ways = np.arange(len(self.pps)), self.ways
         parts = chunk_count(len(flows))
         sums = np.zeros((parts, len(self.of_queue), SUMS))
-        inlet_rate = np.zeros((parts, ways.inlet_count))
+        inlet_rate = np.zeros((parts, len(ways.inlet_link)))
 
         def run(part: int, low: int, high: int) -> None:
             add_up(
@@ -284,7 +219,7 @@ def assemble(
 ) -> Features:
     """All tables together, once those of flows are written."""
     return Features(
-        queue=_queue_table(network, queues, sums, inlet_rate, loops.ways.inlet_base),
+        queue=queue_table(network, queues, sums, inlet_rate, loops.ways),
         flow=tables.flow,
         hop=tables.hop,
         hops=loops.ways.hops,
@@ -348,44 +283,3 @@ def _parts(network: Network, queues: LinkQueues) -> Table:
     equal = 1.0 / np.diff(network.queue_offsets)[network.queue_link]
     part = np.divide(queues.load, load, out=equal, where=load > 0)
     return np.asarray(part, dtype=np.float32)
-
-
-def _queue_table(
-    network: Network, queues: LinkQueues, sums: Floats, inlet_rate: Floats, inlet_base: Ints
-) -> Table:
-    """The table of QUEUE_FEATURES."""
-    link, offsets = network.queue_link, network.queue_offsets
-    arrival = np.maximum(queues.arrival_pps, TINY)
-    service = np.maximum(queues.service_s, TINY)
-    below = np.concatenate([[0.0], np.cumsum(queues.load)])
-    policy = network.policy[link]
-    one_inlet = np.add.reduceat(inlet_rate**2, inlet_base) if len(link) else inlet_rate
-    burst = sums[:, BURST] / arrival**2
-    burst_s = np.divide(
-        sums[:, BURST_TIME], sums[:, BURST], out=np.zeros_like(burst), where=sums[:, BURST] > 0
-    )
-    columns = {
-        "load": np.minimum(queues.load, LOAD_CAP),
-        "link_load": np.minimum(queues.link_load[link], LOAD_CAP),
-        "higher_load": np.minimum(np.maximum(below[:-1] - below[offsets[:-1]][link], 0.0), LOAD_CAP),
-        "ln_wait": np.log1p(queues.wait_s / service),
-        "utilisation": np.minimum(queues.load * (1 - queues.blocking), 1.0),
-        "fill": queues.occupancy / queues.buffer_packets,
-        "ln_buffer": np.log(queues.buffer_packets / 64),
-        "size_scv": queues.service_scv,
-        "ln_blocking": np.log(np.maximum(queues.blocking, BLOCKING_FLOOR)) / -np.log(BLOCKING_FLOOR),
-        "flow_concentration": sums[:, SQUARES] / arrival**2,
-        "inlet_concentration": one_inlet / arrival**2,
-        "fresh": inlet_rate[inlet_base] / arrival,
-        "regular": sums[:, REGULAR] / arrival,
-        "regular_concentration": sums[:, REGULAR_OWN] / arrival**2,
-        "burst_scv": np.minimum(burst, RATE_SCV_CAP),
-        "ln_burst_service": np.log1p(burst_s / service),
-        "ln_burst_fill": np.log1p(burst_s / (service * queues.buffer_packets)),
-        "weight": network.queue_share,
-        "rank": network.queue_rank / 2,
-        "sp": policy == POLICIES.index("SP"),
-        "wfq": policy == POLICIES.index("WFQ"),
-        "drr": policy == POLICIES.index("DRR"),
-    }
-    return np.column_stack([columns[name] for name in QUEUE_FEATURES]).astype(np.float32)

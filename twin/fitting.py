@@ -32,7 +32,7 @@ from twin.recipes import Recipe
 from twin.routenet import FlowGraph, RouteNetModule, to_graph
 from twin.samples import Sample
 
-HUBER = 0.1  # ln; beyond it the loss is absolute
+HUBER = 0.03  # ln; beyond it the loss is absolute
 NOISE = 0.1  # ln; a label this uncertain counts half
 LOSS_FLOOR = 1e-3
 LEAST_ERROR = 1e-3  # ln; a model is never surer than this

@@ -30,8 +30,9 @@ import numpy as np
 
 from twin.chunks import each_chunk
 from twin.errors import UsageError
-from twin.features import Features, FlowTables, Loops, Ways, assemble
+from twin.features import Features, FlowTables, Loops, assemble
 from twin.features_core import SURVIVAL
+from twin.features_ways import Ways
 from twin.incremental_account import Accounts
 from twin.incremental_core import Crossings, Flags, add_up_links, touched_links, weigh
 from twin.incremental_effect import Effects
@@ -206,7 +207,7 @@ class Incremental:
         touched = touched_links(
             changed, moved, network.queue_link, *by_link, ways.hops.links, len(network.links)
         )
-        base = np.append(ways.inlet_base, ways.inlet_count)
+        base = np.append(ways.inlet_base, len(ways.inlet_link))
         add_up_links(
             touched, *by_link, ways.queues, network.queue_offsets, ways.inlets, base, loops.pps, loops.vary,
             survival, memory.sums, memory.inlet_rate,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twin.chunks import each_chunk
-from twin.features import Ways
+from twin.features_ways import Ways
 from twin.incremental_core import DEBTS, OWED, Bits, Crossings, Flags, owe, owe_shares
 from twin.incremental_effect import Step
 from twin.incremental_seen import ARRIVAL, SEEN_DEVIATION, SEEN_LOAD, SEEN_LOSS, SEEN_WAIT, SERVICE

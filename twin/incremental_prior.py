@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twin.features import Ways
+from twin.features_ways import Ways
 from twin.incremental_core import Crossings, offer_links, touched_links
 from twin.network import Floats, Ints, Link, Network, Traffic
 from twin.queueing_flows import Flows, Inlets, offer

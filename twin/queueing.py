@@ -35,6 +35,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from twin.intervals import Intervals, group_of, sampling_noise
 from twin.models import PathPrediction, check_traffic
 from twin.network import Floats, Ints, Network, Paths, Traffic
 from twin.queueing_arrivals import gap_excess, inlet_excess, set_bursts
@@ -54,7 +55,7 @@ from twin.queueing_flows import (
     along,
     offer,
 )
-from twin.queueing_sharing import (
+from twin.queueing_precedence import (
     BLOCKING,
     BUFFER,
     BURST_WAIT,
@@ -66,9 +67,10 @@ from twin.queueing_sharing import (
     WAIT,
     WAIT_STD,
     seen_load,
-    serve,
 )
-from twin.queueing_sharing import SIZE_SCV as OF_SIZES
+from twin.queueing_precedence import SIZE_SCV as OF_SIZES
+from twin.queueing_sharing import serve
+from twin.queueing_widths import MG1K_INTERVALS, MM1B_INTERVALS
 
 __all__ = ["MG1K", "MM1B", "LinkQueues", "interval_width", "smith_blocking", "sum_hops", "transmission_s"]
 
@@ -134,10 +136,8 @@ class MG1K:
     """Two-moment M/G/1/K queues with loss thinning: the strong baseline, and the prior of the GNN."""
 
     name: ClassVar[str] = "mg1k"
-    version: ClassVar[str] = "2"
-    # Half-width of the interval on ln(queueing + transmission): 0.9 quantile of the error on the test slice
-    # "random" of twin.recipes, half of it Poisson and half bursty.
-    log_width: ClassVar[float] = 0.24
+    version: ClassVar[str] = "3"
+    intervals: ClassVar[Intervals] = MG1K_INTERVALS
 
     def __init__(self, *, size_scv: float = SIZE_SCV, arrival_scv: float = 1.0) -> None:
         self.size_scv = size_scv
@@ -145,9 +145,14 @@ class MG1K:
 
     def predict(self, network: Network, traffic: Traffic) -> PathPrediction:
         """Predict all flows from the fixed point of the queues."""
+        return self.parts(network, traffic)[0]
+
+    def parts(self, network: Network, traffic: Traffic) -> tuple[PathPrediction, Floats, Ints, Floats]:
+        """The prediction, and of every flow propagation (s), policy and load of its most loaded link."""
         check_traffic(network, traffic)
         flows = Flows.of(network, traffic, self.size_scv)
-        return self._assemble(network, flows, self._solve(network, flows))
+        packets = traffic.pps * (traffic.observed_s or 0.0)
+        return self._assemble(network, flows, self._solve(network, flows), packets)
 
     def solve(self, network: Network, traffic: Traffic, *, offers: Offers = offer) -> LinkQueues:
         """The queues at their fixed point."""
@@ -233,9 +238,11 @@ class MG1K:
         """Blocking, wait and its deviation, [Q, 3]."""
         return serve(told, network.queue_offsets, network.policy, network.queue_share, before)
 
-    def _assemble(self, network: Network, flows: Flows, queues: LinkQueues) -> PathPrediction:
+    def _assemble(
+        self, network: Network, flows: Flows, queues: LinkQueues, packets: Floats
+    ) -> tuple[PathPrediction, Floats, Ints, Floats]:
         """Sum the queues along every path."""
-        queueing, fixed, jitter, loss = along(
+        queueing, fixed, jitter, loss, load, code = along(
             network.paths.links,
             network.paths.offsets,
             network.queue_of_class,
@@ -248,14 +255,20 @@ class MG1K:
             queues.wait_s,
             queues.wait_std_s,
             queues.blocking,
+            queues.link_load,
+            network.policy,
         )
-        return PathPrediction(
+        policy = code.astype(np.int64)
+        own = self.intervals.half_width(group_of(len(network.nodes), policy, load), np.ones(len(load)))
+        width = np.hypot(own, sampling_noise(jitter, queueing, packets))
+        said = PathPrediction(
             mean_s=queueing + fixed,
             jitter_s=jitter,
             loss=loss,
-            log_width=interval_width(queueing, fixed, np.full(len(queueing), self.log_width)),
+            log_width=interval_width(queueing, fixed, width),
             link_utilisation=queues.utilisation,
         )
+        return said, fixed, policy, load
 
 
 class MM1B(MG1K):
@@ -266,7 +279,7 @@ class MM1B(MG1K):
     """
 
     name: ClassVar[str] = "mm1b"
-    log_width: ClassVar[float] = 0.29
+    intervals: ClassVar[Intervals] = MM1B_INTERVALS
 
     def _told(
         self,

@@ -33,7 +33,7 @@ import numpy as np
 
 from twin.compiled import compiled
 from twin.network import Floats, Ints
-from twin.queueing_sharing import (
+from twin.queueing_precedence import (
     BUFFER,
     BURST_BLOCKING,
     BURST_WAIT,
@@ -187,7 +187,8 @@ def _burst_of(
             ahead[other - start] = goes_ahead(told, follows, start, stop, share, policy, other, q, service)
             rate -= ahead[other - start] * carried(told, follows, other)
     if not is_priority(policy):
-        rate = min(rate, greedy_share(told, follows, start, stop, share, q))
+        fair = greedy_share(told, follows, start, stop, share, q)
+        rate = min(rate, fair) if told[q, LOAD] > fair else rate
     rate = max(rate, STARVED)
     for other in range(start, stop):
         wavers += variance[other] * (ahead[other - start] / rate) ** 2

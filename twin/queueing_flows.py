@@ -225,13 +225,16 @@ def along(
     wait_s: Floats,
     wait_std_s: Floats,
     blocking: Floats,
+    link_load: Floats,
+    policy: Ints,
 ) -> Floats:
-    """Of every flow: queueing + transmission, propagation, jitter and loss, [4, F].
+    """Of every flow: queueing + transmission, propagation, jitter, loss, and of the most loaded link on its
+    way load and policy, [6, F].
 
     A packet keeps its size along the path, so its transmission times add up before they vary.
     """
     flows = flow_path.shape[0]
-    met = np.zeros((4, flows))
+    met = np.zeros((6, flows))
     for flow in range(flows):
         path = flow_path[flow]
         waits = 0.0
@@ -239,9 +242,12 @@ def along(
         fixed = 0.0
         variance = 0.0
         survival = 1.0
+        worst = -1
         for hop in range(offsets[path], offsets[path + 1]):
             link = links[hop]
             queue = queue_of_class[link, flow_class[flow]]
+            if worst < 0 or link_load[link] > link_load[worst]:
+                worst = link
             waits += wait_s[queue]
             per_bit += 1.0 / capacity_bps[link]
             fixed += propagation_s[link]
@@ -252,4 +258,6 @@ def along(
         met[1, flow] = fixed
         met[2, flow] = np.sqrt(variance + size_scv[flow] * transmission**2)
         met[3, flow] = 1.0 - survival
+        if worst >= 0:
+            met[4, flow], met[5, flow] = link_load[worst], policy[worst]
     return met

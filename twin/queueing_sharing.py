@@ -9,30 +9,19 @@ goes ahead of him:
     W_q = W₀ + ρ_q W_q + Σ_j θ_jq ρ_j (W_j + W_q),      θ_jq + θ_qj = 1.
 
 Summed with weights ρ this is Kleinrock's conservation law Σ ρ W = ρ W₀/(1 − ρ) (L. Kleinrock, "Queueing
-Systems" II, 1976, section 3.4) for any θ; ½ everywhere is FIFO, 0 and 1 are priorities. The policies are:
-
-*Strict priority.* θ is 0 or 1 (A. Cobham, "Priority assignment in waiting line problems", Operations Research
-2, 1954).
-
-*WFQ* as virtual clock (L. Zhang, "VirtualClock", SIGCOMM 1990), which is what the simulator behind the
-RouteNet data sets does: the smallest tag F = max(now, F of the packet before) + bits/(share·C) goes first.
-Tags lead the time by d_q on average, the mean sojourn in a queue of rate share·C of the queue's own. Waits
-then differ by the difference of the d, or by as much as priority can make them differ: θ_jq = 1 − exp(−(d_q −
-d_j)/(W_q + W_j))/2 for d_q > d_j.
-
-*DRR* with quanta that last: queue q may send share·C·ROUND_S in its turn, as in the same simulator. Backlogs
-below that are served exhaustively; there W_q ∝ 1 − ρ_q (D. Everitt, "Simple approximations for token rings",
-IEEE Trans. Communications 34, 1986), which θ_jq = ½ + (ρ_j − ρ_q)(1 − (ρ − ρ_j − ρ_q)/2)/(2ρ) meets exactly
-for two queues and within 5 % for three. Backlogs V = ρW beyond the quantum are served in proportion to the
-weights: θ_jq/θ_qj = (share_j/(s + V_j))/(share_q/(s + V_q)). How far both quanta outlast their backlogs
-blends the two.
+Systems" II, 1976, section 3.4) for any θ. :mod:`twin.queueing_precedence` has θ for every policy.
 
 Finite buffers: ρ counts what gets in. R_q is what queue q would get if it wanted all (weighted max-min
 against what the others carry), x = ρ_q/R_q. The queue is M/G/1/K with load x, service s/R and 1 + c' = 1 + c
 + 2AR/s behind a head start A, chosen so that its wait is W_q where nothing is lost; if the queue alone would
 wait longer than W_q, 1 + c' is scaled down instead. Both fade as the queue fills its own buffer. Priority has
-R = 1 − σ and A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual without the
-queue's own part; where higher queues fill the link the lower ones starve.
+R = 1 − σ and A = W₀ₒ/(1 − σ)² in closed form, σ what higher queues carry and W₀ₒ the residual of what is
+carried without the queue's own part; where higher queues fill the link the lower ones starve.
+
+Who wants more than his part, *WFQ*: the tags of a greedy queue run ahead without end, so a queue within its
+part is served as if the greedy ones were behind it, at R plus what those are given. A queue offered more than
+R, too little to be full of, is now within its part and now beyond: of what it must lose, 1 − R/ρ, as much in
+either state as makes the sum right. *DRR* becomes polling, :mod:`twin.queueing_polling`.
 """
 
 from __future__ import annotations
@@ -44,19 +33,48 @@ import numpy as np
 from twin.compiled import compiled
 from twin.network import Floats, Ints
 from twin.queueing_finite import blocking, finite_queue
+from twin.queueing_polling import (
+    LOST,
+    POLLED,
+    POLLED_BUFFER,
+    POLLED_LOAD,
+    POLLED_QUANTUM,
+    POLLED_RATE,
+    POLLED_SERVICE,
+    POLLED_SPREAD,
+    POLLED_STD,
+    POLLED_WAIT,
+    poll,
+)
+from twin.queueing_precedence import (
+    BLOCKING,
+    BUFFER,
+    BURST_BLOCKING,
+    BURST_WAIT,
+    LOAD,
+    ROUND_S,
+    SCV,
+    SERVICE,
+    SIZE_SCV,
+    SMOOTHING,
+    STARVED,
+    WAIT,
+    WAIT_STD,
+    carried,
+    goes_ahead,
+    greedy_share,
+    is_priority,
+    is_round_robin,
+    residual_of,
+    totals,
+)
 from twin.scheduling import POLICIES
 
-# Columns of what is told of a queue. SIZE_SCV is that of sizes alone, SMOOTHING what regular arrivals leave
-# of the wait, SCV all together.
-LOAD, SERVICE, SIZE_SCV, SMOOTHING, SCV, BUFFER, BURST_WAIT, BURST_BLOCKING = range(8)
-TOLD = 8
-BLOCKING, WAIT, WAIT_STD = range(3)  # of what follows
-STARVED = 1e-3  # share of a link that a queue is given when others fill it
-ROUND_S = 1.0  # how long all quanta of a link take together
-HORIZON = 1_000.0  # packets: how far the tags of a queue beyond its share run ahead
+GREEDY_FROM = 0.1  # so much more than its part makes a queue a greedy one
 ROUNDS = 60  # at most, of the waits of one link
 TOLERANCE = 1e-4
-_SP, _WFQ, _DRR = (POLICIES.index(name) for name in ("SP", "WFQ", "DRR"))
+POLLING_FROM = 0.1  # load beyond all a link can carry from which on DRR is polling, and nothing else
+_WFQ, _DRR = POLICIES.index("WFQ"), POLICIES.index("DRR")
 
 
 @compiled
@@ -71,23 +89,11 @@ def serve(told: Floats, queue_offsets: Ints, policy: Ints, share: Floats, before
         if stop - start == 1:
             _slowed(told, follows, start, 1.0, 1.0 + told[start, SCV], 0.0)
             _burst(told, follows, start)
-        elif policy[link] == _SP:
+        elif is_priority(policy[link]):
             _priority(told, follows, start, stop)
         else:
-            _fair(told, follows, start, stop, share, policy[link] == _DRR)
+            _fair(told, follows, start, stop, share, is_round_robin(policy[link]))
     return follows
-
-
-@compiled
-def is_priority(policy: int) -> bool:
-    """Whether the code of a policy is that of SP."""
-    return bool(policy == _SP)
-
-
-@compiled
-def is_round_robin(policy: int) -> bool:
-    """Whether the code of a policy is that of DRR."""
-    return bool(policy == _DRR)
 
 
 @compiled
@@ -113,30 +119,20 @@ def _burst(told: Floats, follows: Floats, q: int) -> None:
 
 
 @compiled
-def _residual(told: Floats, q: int) -> float:
-    return float(told[q, LOAD] * told[q, SERVICE] * (1.0 + told[q, SIZE_SCV]) / 2.0)
-
-
-@compiled
-def totals(told: Floats, start: int, stop: int) -> tuple[float, float, float]:
-    """Load offered, W₀, and mean service; a link cannot be busier than always, and W₀ is met accordingly."""
-    load, residual, packets = 0.0, 0.0, 0.0
-    for q in range(start, stop):
-        load += told[q, LOAD]
-        residual += _residual(told, q)
-        packets += told[q, LOAD] / told[q, SERVICE]
-    return load, residual / max(load, 1.0), load / packets if packets > 0.0 else told[start, SERVICE]
-
-
-@compiled
 def _priority(told: Floats, follows: Floats, start: int, stop: int) -> None:
-    offered, residual, _ = totals(told, start, stop)
+    residual, left = 0.0, 1.0  # of what is carried: the lowest queues lose what is too much
+    for q in range(start, stop):
+        part = min(told[q, LOAD], left)
+        left -= part
+        residual += residual_of(told, q, part)
     higher = 0.0
     for q in range(start, stop):
         left = max(1.0 - higher, STARVED)
-        others = max(residual - _residual(told, q) / max(offered, 1.0), 0.0) * told[q, SMOOTHING]
+        own = residual_of(told, q, min(told[q, LOAD], left))
+        others = max(residual - own, 0.0) * told[q, SMOOTHING]
         spread = 1.0 + told[q, SCV] + 2.0 * others / (told[q, SERVICE] * left)
-        _slowed(told, follows, q, left, spread, others / left**2)
+        empties = 1.0 - min(told[q, LOAD] / left, 1.0) ** told[q, BUFFER]
+        _slowed(told, follows, q, left, spread, empties * others / left**2)
         _burst(told, follows, q)
         higher += told[q, LOAD] * (1.0 - follows[q, BLOCKING])
 
@@ -155,7 +151,7 @@ def _fair(told: Floats, follows: Floats, start: int, stop: int, share: Floats, d
         change = 0.0
         for q in range(start, stop):
             blocked, wait = follows[q, BLOCKING], follows[q, WAIT]
-            _fair_queue(told, follows, start, stop, q, share, drr, residual, service)
+            _fair_queue(told, follows, start, stop, q, share, drr, service)
             change = max(change, abs(follows[q, WAIT] - wait) / (wait + told[q, SERVICE]))
             follows[q, BLOCKING] = (follows[q, BLOCKING] + blocked) / 2.0
             follows[q, WAIT] = (follows[q, WAIT] + wait) / 2.0
@@ -163,6 +159,39 @@ def _fair(told: Floats, follows: Floats, start: int, stop: int, share: Floats, d
             break
     for q in range(start, stop):
         _burst(told, follows, q)
+    if drr:
+        _overloaded_turns(told, follows, start, stop, share)
+
+
+@compiled
+def _overloaded_turns(told: Floats, follows: Floats, start: int, stop: int, share: Floats) -> None:
+    """DRR beyond what the link can carry: the more, the more it is polling."""
+    offered, _, service = totals(told, start, stop)
+    part = min((offered - 1.0) / POLLING_FROM, 1.0) * _holds(told, start, stop)
+    if part <= 0.0:
+        return
+    polled = np.zeros((stop - start, POLLED))
+    for q in range(start, stop):
+        if told[q, LOAD] == offered:  # nobody else to visit
+            return
+        k = q - start
+        polled[k, POLLED_LOAD], polled[k, POLLED_SERVICE] = told[q, LOAD], told[q, SERVICE]
+        polled[k, POLLED_SPREAD] = max((1.0 + told[q, SIZE_SCV]) * told[q, SMOOTHING], STARVED)
+        polled[k, POLLED_BUFFER] = told[q, BUFFER] * told[q, SERVICE]
+        polled[k, POLLED_QUANTUM] = share[q] * ROUND_S
+    room = polled[:, POLLED_BUFFER].sum() / service
+    turns = poll(polled, max(1.0 - offered * (1.0 - blocking(offered, 0.0, room)), 0.0))
+    for q in range(start, stop):
+        blocked, wait, deviation = follows[q, BLOCKING], follows[q, WAIT], follows[q, WAIT_STD]
+        turn = turns[q - start]
+        follows[q, BLOCKING], follows[q, WAIT] = turn[LOST], turn[POLLED_WAIT]
+        follows[q, WAIT_STD] = turn[POLLED_STD]
+        if turn[LOST] < 0.0:
+            follows[q, BLOCKING] = 0.0
+            _served_at(told, follows, q, max(turn[POLLED_RATE], STARVED), turn[POLLED_WAIT], math.inf)
+        follows[q, BLOCKING] = blocked + part * (follows[q, BLOCKING] - blocked)
+        follows[q, WAIT] = wait + part * (follows[q, WAIT] - wait)
+        follows[q, WAIT_STD] = deviation + part * (follows[q, WAIT_STD] - deviation)
 
 
 @compiled
@@ -174,23 +203,61 @@ def _fair_queue(
     q: int,
     share: Floats,
     drr: bool,
-    residual: float,
     service: float,
 ) -> None:
-    own = carried(told, follows, q)
-    met, left, room = own * told[q, SERVICE] * (1.0 + told[q, SIZE_SCV]) / 2.0, 1.0 - own, 0.0
+    policy = _DRR if drr else _WFQ
+    fair = max(greedy_share(told, follows, start, stop, share, q), STARVED)
+    wait, room = _lossless_wait(told, follows, start, stop, share, policy, q, service, False)
+    _served_at(told, follows, q, fair, wait, room)
+    if drr:
+        return
+    level, load = fair / share[q], told[q, LOAD]
+    excess = max(1.0 - fair / load, 0.0) if load > 0.0 else 0.0
+    spare = _spare(told, follows, start, stop, share, q, level) * _holds(told, start, stop)
+    if spare <= 0.0 or excess >= follows[q, BLOCKING]:
+        return
+    slow = follows[q].copy()
+    wait, room = _lossless_wait(told, follows, start, stop, share, policy, q, service, True)
+    _served_at(told, follows, q, fair + spare, wait, room)
+    more = slow[BLOCKING] - follows[q, BLOCKING]
+    if more > 0.0 and excess > follows[q, BLOCKING]:
+        part = (excess - follows[q, BLOCKING]) / more
+        follows[q] += part * (slow - follows[q])
+
+
+@compiled
+def _lossless_wait(
+    told: Floats,
+    follows: Floats,
+    start: int,
+    stop: int,
+    share: Floats,
+    policy: int,
+    q: int,
+    service: float,
+    spared: bool,
+) -> tuple[float, float]:
+    """W_q, and the seconds that the others' buffers hold; ``spared``: nobody who gets less than he wants
+    goes ahead."""
+    left, room = 1.0 - carried(told, follows, q), 0.0
+    met = residual_of(told, q, carried(told, follows, q))
     for other in range(start, stop):
+        theirs = carried(told, follows, other)
         if other != q:
-            ahead = goes_ahead(told, follows, start, stop, share, _DRR if drr else _WFQ, other, q, service)
-            theirs = carried(told, follows, other)
-            work = ahead * theirs
-            met += theirs * told[other, SERVICE] * (1.0 + told[other, SIZE_SCV]) / 2.0
-            met += work * follows[other, WAIT] / told[other, SMOOTHING]
-            left -= work
+            met += residual_of(told, other, theirs)
             room += told[other, BUFFER] * told[other, SERVICE]
-    wait = met * told[q, SMOOTHING] / max(left, STARVED)  # where nothing is lost
-    rate = max(greedy_share(told, follows, start, stop, share, q), STARVED)
-    busy = min(own / rate, 1.0 - STARVED)
+        spare_q = spared and told[other, LOAD] > greedy_share(told, follows, start, stop, share, other)
+        if other != q and not spare_q:
+            ahead = goes_ahead(told, follows, start, stop, share, policy, other, q, service)
+            met += ahead * theirs * follows[other, WAIT] / told[other, SMOOTHING]
+            left -= ahead * theirs
+    return met * told[q, SMOOTHING] / max(left, STARVED), room
+
+
+@compiled
+def _served_at(told: Floats, follows: Floats, q: int, rate: float, wait: float, room: float) -> None:
+    """A queue that waits ``wait`` where nothing is lost, when its backlog is served at ``rate``."""
+    busy = min(carried(told, follows, q) / rate, 1.0 - STARVED)
     spread = 1.0 + told[q, SCV]
     alone = told[q, SERVICE] / rate * busy * spread / 2.0 / (1.0 - busy)
     full = min(told[q, LOAD] / rate, 1.0)
@@ -204,108 +271,20 @@ def _fair_queue(
 
 
 @compiled
-def seen_load(told: Floats, follows: Floats, queue_offsets: Ints, policy: Ints, share: Floats) -> Floats:
-    """What a queue has to do with, [Q]: the load that is not behind it; all where precedence is even."""
-    seen = np.zeros(told.shape[0])
-    for link in range(policy.shape[0]):
-        start, stop = queue_offsets[link], queue_offsets[link + 1]
-        _, _, service = totals(told, start, stop)
-        for q in range(start, stop):
-            for j in range(start, stop):
-                part = 1.0
-                if j != q and policy[link] != _DRR:
-                    ahead = goes_ahead(told, follows, start, stop, share, policy[link], j, q, service)
-                    part = min(2.0 * ahead, 1.0)
-                seen[q] += part * told[j, LOAD]
-    return seen
+def _holds(told: Floats, start: int, stop: int) -> float:
+    """0 where a queue has room for the packet in service alone and so no turn to wait for; else 1."""
+    return float(min(max((told[start:stop, BUFFER].min() - 1.0) / 3.0, 0.0), 1.0))
 
 
 @compiled
-def goes_ahead(
-    told: Floats,
-    follows: Floats,
-    start: int,
-    stop: int,
-    share: Floats,
-    policy: int,
-    j: int,
-    q: int,
-    service: float,
+def _spare(
+    told: Floats, follows: Floats, start: int, stop: int, share: Floats, q: int, level: float
 ) -> float:
-    """θ_jq; ``service`` is the mean one of the link."""
-    if policy == _SP:
-        return 1.0 if j < q else 0.0
-    if policy == _DRR:
-        return _ahead_in_turn(told, follows, start, stop, share, j, q)
-    return _ahead_by_tag(told, follows, share, j, q, HORIZON * service)
-
-
-@compiled
-def carried(told: Floats, follows: Floats, q: int) -> float:
-    return float(told[q, LOAD] * (1.0 - follows[q, BLOCKING]))
-
-
-@compiled
-def _ahead_by_tag(told: Floats, follows: Floats, share: Floats, j: int, q: int, horizon_s: float) -> float:
-    """θ_jq of virtual clock."""
-    lead = _tag_lead(told, follows, share, q, horizon_s) - _tag_lead(told, follows, share, j, horizon_s)
-    behind = math.exp(-abs(lead) / max(follows[j, WAIT] + follows[q, WAIT], 1e-300)) / 2.0
-    return 1.0 - behind if lead > 0.0 else behind
-
-
-@compiled
-def _tag_lead(told: Floats, follows: Floats, share: Floats, q: int, horizon_s: float) -> float:
-    """d of virtual clock: how far tags lead the time.
-
-    The tags are a queue of load x = ρ/share, here reflected Brownian motion with drift x − 1 seen over the
-    horizon: x s(1 + c)/(2(1 − x)) for x < 1 and (x − 1)·horizon above, smoothly joined.
-    """
-    slow = told[q, SERVICE] / share[q]
-    x = carried(told, follows, q) / share[q]
-    drift = (x - 1.0) * horizon_s
-    spread = 2.0 * slow * x * (1.0 + told[q, SIZE_SCV]) * horizon_s
-    return float(slow + (drift + math.sqrt(drift**2 + spread)) / 2.0)
-
-
-@compiled
-def _ahead_in_turn(
-    told: Floats, follows: Floats, start: int, stop: int, share: Floats, j: int, q: int
-) -> float:
-    """θ_jq of deficit round robin."""
-    busy = 0.0
+    """What those others are given of the link that want more than ``level`` of their share."""
+    spare = 0.0
     for other in range(start, stop):
-        busy += carried(told, follows, other)
-    rho_j, rho_q = carried(told, follows, j), carried(told, follows, q)
-    backlog_j, backlog_q = rho_j * follows[j, WAIT], rho_q * follows[q, WAIT]
-    weight_j = share[j] / (told[j, SERVICE] + backlog_j)
-    weight_q = share[q] / (told[q, SERVICE] + backlog_q)
-    visit_j = _visit(share[j] * ROUND_S, told[j, SERVICE])
-    visit_q = _visit(share[q] * ROUND_S, told[q, SERVICE])
-    lasts = visit_j / (visit_j + backlog_j) * visit_q / (visit_q + backlog_q)
-    turn = 0.5
-    if busy > 0.0:
-        turn += (rho_j - rho_q) * (1.0 - (busy - rho_j - rho_q) / 2.0) / (2.0 * busy)
-    return float(lasts * turn + (1.0 - lasts) * weight_j / (weight_j + weight_q))
-
-
-@compiled
-def _visit(quantum_s: float, service_s: float) -> float:
-    """Mean time that a visit lasts when one comes in the middle; less than a packet is none."""
-    return quantum_s**2 / (2.0 * (quantum_s + service_s))
-
-
-@compiled
-def greedy_share(told: Floats, follows: Floats, start: int, stop: int, share: Floats, q: int) -> float:
-    """What queue q would get if it wanted all, by weighted max-min against what the others carry."""
-    level = 1.0
-    for _ in range(stop - start):
-        left = 1.0
-        weights = share[q]
-        for other in range(start, stop):
-            if other != q:
-                if carried(told, follows, other) < level * share[other]:
-                    left -= carried(told, follows, other)
-                else:
-                    weights += share[other]
-        level = left / weights
-    return float(level * share[q])
+        part = level * share[other]
+        if other != q and told[other, LOAD] > part:
+            greedy = min((told[other, LOAD] / part - 1.0) / GREEDY_FROM, 1.0)
+            spare += greedy * min(carried(told, follows, other), part)
+    return spare

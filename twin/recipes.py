@@ -71,9 +71,29 @@ SLICES = {
         ways=8,
         packets=3000.0,
     ),
+    # The same, and hardly anything is lost: where a per cent of the delay is much.
+    "far-calm": replace(
+        _POISSON,
+        topologies=("power-law", "sparse"),
+        nodes=(30, 110),
+        worst_load=(0.1, 0.5),
+        farthest=(0.005, 0.1),
+        ways=8,
+        packets=4000.0,
+    ),
+    "far-thin": replace(
+        _POISSON,
+        topologies=("power-law", "sparse"),
+        nodes=(40, 110),
+        worst_load=(0.1, 0.5),
+        farthest=(0.003, 0.03),
+        ways=8,
+        packets=6000.0,
+    ),
     # About saturation and beyond.
     "busy": replace(_MIXED, worst_load=(0.7, 1.4), packets=2000.0),
     "busy-50": replace(_MIXED, worst_load=(0.7, 1.4), nodes=(40, 60), packets=800.0),
+    "busy-100": replace(_MIXED, worst_load=(0.7, 1.4), nodes=(90, 110), packets=300.0),
     # For tests of the training itself.
     "smoke": Conditions(windows=2, window_s=4.0, arrivals=(("on-off", 1.0),)),
     "smoke-mixed": replace(_MIXED, nodes=(6, 8), packets=300.0),
@@ -91,6 +111,7 @@ class Measured:
     format: str  # key of twin.evaluation.READERS
     training: tuple[str, ...]
     held_out: tuple[str, ...]
+    held_every: int = 1  # of ``held_out``, so that the others are trained on
 
 
 @dataclass(frozen=True)
@@ -111,20 +132,32 @@ class Recipe:
 
 
 _UNIVERSAL = Recipe(
-    "universal-2",
+    "universal-3",
     {
         "mixed": 1200, "mixed-50": 100, "mixed-100": 16, "mixed-long": 120, "busy": 240, "busy-50": 40,
-        "poisson": 160, "poisson-75": 12, "long": 160, "far": 160, "far-few": 160, "random": 120,
-        "lab": 80,
+        "busy-100": 16, "poisson": 160, "poisson-75": 12, "long": 160, "far": 160, "far-few": 160,
+        "far-calm": 160, "random": 120, "lab": 80,
     },
     {
         "mixed": 120, "mixed-50": 24, "mixed-100": 10, "mixed-200": 6, "mixed-300": 4, "mixed-long": 24,
-        "busy": 40, "busy-50": 16, "poisson": 24, "poisson-75": 8, "long": 24, "far": 32, "far-few": 24,
-        "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24, "geant2": 12, "gbn": 12,
+        "busy": 40, "busy-50": 16, "busy-100": 6, "poisson": 24, "poisson-75": 8, "long": 24, "far": 32,
+        "far-few": 24, "far-calm": 24, "random": 24, "lab": 24, "large": 12, "nsfnet-bursty": 24,
+        "geant2": 12, "gbn": 12,
     },
     epochs=32,
     validation=24,
 )  # fmt: skip
+# Some epochs more from there, with more large networks, and more in which few flows share a link.
+_LARGER = replace(
+    _UNIVERSAL,
+    name="larger-1",
+    parts=_UNIVERSAL.parts
+    | {"mixed": 600, "mixed-50": 160, "mixed-100": 32, "poisson-75": 16, "far-thin": 120},
+    calibration=_UNIVERSAL.calibration | {"far-thin": 12},
+    epochs=6,
+    learning_rate=1.5e-3,
+    start="routenet-base",
+)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -137,19 +170,21 @@ RECIPES = {
             batch=2,
         ),
         _UNIVERSAL,
+        _LARGER,
         replace(
             _UNIVERSAL,
-            name="rnn-2",
+            name="rnn-3",
             epochs=12,
             config=RouteNetConfig(name="rnn", prior="unqueued", iterations=1),
         ),
         Recipe(
-            "testbed-2", {}, {}, epochs=36, batch=16, learning_rate=2e-3, relative=True, start="routenet",
-            config=RouteNetConfig(limit=7.0),
+            "testbed-3", {}, {}, epochs=16, batch=16, learning_rate=2e-3, relative=True, start="routenet",
+            config=RouteNetConfig(limit=7.0, iterations=4),
             measured=Measured(
                 "testbed",
                 tuple(f"{kind}-fold{fold}.jsonl.gz" for kind in ("mb", "cbr_mb") for fold in (0, 1)),
                 ("mb-fold2.jsonl.gz", "cbr_mb-fold2.jsonl.gz"),
+                held_every=4,
             ),
         ),
     )

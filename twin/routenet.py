@@ -18,7 +18,8 @@ from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, OTHERS, Checkpoint, RouteNetConfig
-from twin.features import FLOW_FEATURES, HOP_FEATURES, QUEUE_FEATURES, Features
+from twin.features import FLOW_FEATURES, HOP_FEATURES, Features
+from twin.features_queues import QUEUE_FEATURES
 from twin.inference_cpu import Said
 
 

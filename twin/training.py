@@ -127,15 +127,22 @@ class MeasuredFiles:
 
     def training(self) -> Iterator[Sample]:
         """What the weights are fitted to."""
-        return self._read(self.files.training)
+        yield from self._read(self.files.training)
+        every = self.files.held_every
+        if every > 1:
+            held_out = enumerate(self._read(self.files.held_out))
+            yield from (sample for number, sample in held_out if number % every)
 
     def validation(self) -> Iterator[Sample]:
         """What chooses the epoch: every second sample held out."""
-        return islice(self._read(self.files.held_out), 0, None, 2)
+        return islice(self._held_out(), 0, None, 2)
 
     def calibration(self) -> Iterator[Sample]:
         """What the intervals are made of: the others."""
-        return islice(self._read(self.files.held_out), 1, None, 2)
+        return islice(self._held_out(), 1, None, 2)
+
+    def _held_out(self) -> Iterator[Sample]:
+        return islice(self._read(self.files.held_out), 0, None, self.files.held_every)
 
     def _read(self, names: Sequence[str]) -> Iterator[Sample]:
         if self.run.dataset is None:

@@ -33,7 +33,7 @@ def progress_bars() -> Progress:
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="Name of a recipe; a wrong one lists them.")] = "universal-2",
+    recipe: Annotated[str, typer.Option(help="Name of a recipe; a wrong one lists them.")] = "universal-3",
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("run/routenet.npz"),
     data: DataOption = Path("run/training"),
     dataset: Annotated[

@@ -12,12 +12,12 @@ from twin.features import (
     FLOW_FEATURES,
     HOP_FEATURES,
     LN_BLOCKING_FLOOR,
-    QUEUE_FEATURES,
     Features,
     Specification,
     build_features,
     operating_point,
 )
+from twin.features_queues import QUEUE_FEATURES
 from twin.network import Link, Network, Traffic, Variability
 from twin.queueing import MG1K
 from twin.scheduling import POLICIES

@@ -12,7 +12,7 @@ from routenet_examples import STATES, State, checkpoint_of, lab, mixed
 
 from twin.checkpoint import RouteNetConfig
 from twin.errors import TopologyError, UsageError
-from twin.features import Ways
+from twin.features_ways import Ways
 from twin.incremental import Incremental
 from twin.incremental_core import Crossings
 from twin.incremental_prior import OfferMemory, changed_flows

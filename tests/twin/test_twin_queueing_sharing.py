@@ -83,9 +83,9 @@ def test_a_saturated_link_starves_its_lowest_priority() -> None:
 @pytest.mark.parametrize("policy", ["WFQ", "DRR"])
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (5.0, 3.0, 2.0), (1.0, 3.0, 1.0)])
 def test_overload_is_shared_by_weight(policy: str, weights: tuple[float, ...]) -> None:
-    """When all want more than their share, each gets it, and waits for a full buffer at that rate."""
+    """When all want more than the whole link, each gets its share, and waits for a full buffer."""
     network = one_link(by_class(policy, weights))
-    queues = MG1K().solve(network, by_loads(np.ones(CLASSES)))
+    queues = MG1K().solve(network, by_loads(np.full(CLASSES, 2.0)))
     share = np.array(weights) / sum(weights)
     np.testing.assert_allclose(queues.load * (1 - queues.blocking), share, rtol=0.01)
     np.testing.assert_allclose(queues.wait_s / queues.service_s, 31 / share, rtol=0.05)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from measured_data import testbed_record, write_lines
 from routenet_examples import checkpoint_of
 
 from twin.checkpoint import Checkpoint, RouteNetConfig, SafeRange
@@ -23,7 +24,7 @@ from twin.network import Floats
 from twin.queueing import MG1K, MM1B
 from twin.recipes import CALIBRATION_SEED, RECIPES, SLICES, Measured, Recipe
 from twin.samples import Sample
-from twin.training import Run, calibrate, gather, scores_of, train
+from twin.training import MeasuredFiles, Run, calibrate, gather, scores_of, train
 
 
 class Trained:
@@ -160,6 +161,21 @@ def test_measured_files_must_be_told_where(tmp_path: Path) -> None:
     recipe = Recipe("own", {}, {}, epochs=1, measured=Measured("testbed", ("a.jsonl.gz",), ("b.jsonl.gz",)))
     with pytest.raises(UsageError, match=r"measured files \(a\.jsonl\.gz\): say where they lie"):
         train(recipe, tmp_path / "m.npz", Run(tmp_path), date="")
+
+
+def test_what_is_held_out_of_measured_files_is_trained_on_nowhere(tmp_path: Path) -> None:
+    """Of ten samples every fourth is held out, in turn for the epoch and the intervals; the others train."""
+    write_lines([testbed_record()], tmp_path / "a.jsonl.gz")
+    write_lines([testbed_record()] * 10, tmp_path / "b.jsonl.gz")
+    files = MeasuredFiles(
+        Measured("testbed", ("a.jsonl.gz",), ("b.jsonl.gz",), held_every=4), Run(tmp_path, dataset=tmp_path)
+    )
+    fitted, chosen, judged = (
+        [sample.name for sample in part]
+        for part in (files.training(), files.validation(), files.calibration())
+    )
+    assert (len(fitted), len(chosen), len(judged)) == (8, 2, 1)
+    assert len(set(fitted[1:]) | set(chosen) | set(judged)) == 10
 
 
 # -------------------------------------------------------------------------------------- the baselines
