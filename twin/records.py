@@ -18,9 +18,7 @@ from typing import Literal
 
 import msgspec
 
-DelayMethod = Literal[
-    "rttmon", "ipfix-on-path", "disman-ping", "juniper-rpm", "stamp", "openconfig-probes"
-]
+DelayMethod = Literal["rttmon", "ipfix-on-path", "disman-ping", "juniper-rpm", "stamp", "openconfig-probes"]
 Direction = Literal["one-way", "round-trip"]
 AlertState = Literal["pending", "firing", "acknowledged", "resolved"]
 ComponentState = Literal["starting", "running", "degraded", "stopped"]

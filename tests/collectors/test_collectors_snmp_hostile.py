@@ -256,7 +256,7 @@ async def test_a_closed_port_is_silence_at_once(shared: Shared) -> None:
     "broken", [b"", b"\x30", b"\x30\x80", b"\x30\x03\x02\x01\x01", b"\x30\x84\xff", b"\x04\x01a"]
 )
 def test_the_number_of_what_is_no_message_is_none(broken: bytes) -> None:
-    """Bytes that end too soon, announce too much or are something else have no request-id, and no exception."""
+    """Bytes that end too soon, announce too much or are something else have no request-id, nor an error."""
     assert message_id(broken) is None
 
 
