@@ -177,7 +177,7 @@ def test_small_changes_add_up() -> None:
         said = incremental.update(network, traffic)
         runs.append(incremental.rerun.flows)
     hold(said, (network, traffic), model)
-    assert np.median(runs) < 0.2 * len(traffic.pps)
+    assert np.median(runs) < 0.3 * len(traffic.pps)
     others = np.arange(len(traffic.pps)) != path
     assert np.abs(said.mean_s[others] / first.mean_s[others] - 1).max() > 3 * PROMISED
 
