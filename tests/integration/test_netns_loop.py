@@ -15,7 +15,13 @@ from ndtwin.lab.netns.spaces import left_behind
 from ndtwin.loop import Loop, running_loop
 from ndtwin.ports import private_ports
 
-pytestmark = [pytest.mark.netns, pytest.mark.live, pytest.mark.kafka, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.usefixtures("still_interfaces"),
+    pytest.mark.netns,
+    pytest.mark.live,
+    pytest.mark.kafka,
+    pytest.mark.timeout(600),
+]
 WHOLE_S = 240.0  # on two busy cores; a quiet machine takes a minute
 
 
