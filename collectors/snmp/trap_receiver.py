@@ -43,6 +43,11 @@ _REASONS = {
     "usmStatsUnsupportedSecLevels": "security level not configured",
     "usmStatsUnknownEngineIDs": "unknown engine id",
 }
+# pyasn1 fails in many ways on bytes that are no message: OverflowError, for one, is a length beyond 2^63.
+_NO_MESSAGE = (
+    PyAsn1Error, ProtocolError, StatusInformation, SmiError,
+    LookupError, ValueError, TypeError, OverflowError, RecursionError,
+)  # fmt: skip
 # What the sender of an inform is told by a Report while it learns our engine id and time (RFC 3414 § 4).
 _LEARNING = (_REASONS["usmStatsUnknownEngineIDs"], _REASONS["usmStatsNotInTimeWindows"])
 
@@ -86,8 +91,8 @@ class TrapReceiver:
         broken = ""
         try:
             self._engine.message_dispatcher.receive_message(self._engine, udp.DOMAIN_NAME, source, datagram)
-        except (PyAsn1Error, ProtocolError, StatusInformation, SmiError, LookupError, ValueError, TypeError):
-            broken = "no SNMP notification"  # pyasn1 fails in many ways on bytes that are no message
+        except _NO_MESSAGE:
+            broken = "no SNMP notification"
         response = self._outbox[-1] if self._outbox else b""
         if self._inbox and sender is not None and self._is_old(sender):
             return Received((), b"", _REASONS["usmStatsNotInTimeWindows"])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
+
 from ndtwin.bench_fuzz import bench_fuzz
 from ndtwin.fuzz_flows import flow_targets
 from ndtwin.fuzz_netconf import netconf_targets
+from ndtwin.fuzz_snmp import snmp_targets
 from ndtwin.fuzz_stamp import stamp_targets
 from ndtwin.fuzzing import MAX_OCTETS, Take, Target, fuzz, mutated
 
@@ -61,6 +64,23 @@ def test_everything_that_listens_survives_mutated_messages() -> None:
     assert figures["grown_mb"] < 40
     assert {"ipfix", "ipfix-tcp", "netflow9", "netflow5"} <= set(figures["targets"])
     assert all(row["taken"] > 0 for row in figures["targets"].values())
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (  # a length of eight octets and more than 2^63
+            "snmp-trap",
+            "304602010004136b6e6f776e20746f207468652066757a7a6572a42c06082b0601040181fd594088c00002010201020201004301"
+            "633011300f060a2b060102010202010107020107",
+        ),
+    ],
+)
+def test_what_was_found_once_stays_mended(target: str, message: str) -> None:
+    """Messages that crashed a target in a long run are refused, and the next good one is taken."""
+    (found,) = [t for t in snmp_targets() if t.name == target]
+    take = found.make()
+    assert [take(bytes.fromhex(message)), take(found.seeds[0])] == [False, True]
 
 
 def test_one_target_may_be_chosen() -> None:
