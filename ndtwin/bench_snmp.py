@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -33,6 +34,7 @@ from collectors.snmp.engine import Traffic
 from collectors.snmp.open import Shared, open_engine
 from collectors.snmp.poller import SnmpPoller
 from collectors.stats import CollectorStats
+from ndtwin import logs
 from ndtwin.lab.swarm import COMMUNITY, addresses
 from ndtwin.ports import free_address_block, free_port
 from twin.errors import PeerError
@@ -249,4 +251,5 @@ async def _watch_service(inventory: Inventory, silent: int, period_s: float) -> 
 
 
 if __name__ == "__main__":
+    logs.configure(logging.ERROR)  # stdout holds the figures alone
     print(json.dumps(_against_snmpd(float(sys.argv[1]), sys.argv[2] == "True")))

@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from ndtwin import logs
 from ndtwin.commands import bench, discover, lab, models, operate, records, services, stamp, train
 from twin.errors import NdtwinError
 
@@ -30,6 +31,7 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Entry point of the console script."""
+    logs.configure()  # whatever the command: unconfigured, structlog writes to stdout, among the results
     try:
         app()
     except NdtwinError as error:

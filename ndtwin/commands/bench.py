@@ -71,8 +71,10 @@ def snmp(
     as_json: JsonOption = False,
 ) -> None:
     """Varbinds a second against snmpd, beside pysnmp, and how soon a thousand devices are polled."""
+    from ndtwin import logs
     from ndtwin.bench_snmp import bench_snmp
 
+    logs.configure(logging.ERROR)  # a tenth of the devices are meant to be told off as silent
     figures = bench_snmp(seconds=seconds, devices=devices, interfaces=interfaces, period_s=period, watch=say)
     _tell(figures, as_json)
 
