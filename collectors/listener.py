@@ -28,18 +28,15 @@ import structlog
 
 from collectors.flows import cache
 from collectors.flows.aggregate import FlowAggregator, Granularity
-from collectors.flows.burst import feed_burst
+from collectors.flows.burst import Burst, feed_burst
 from collectors.flows.decoder import Exporter, FlowSession
 from collectors.flows.framing import Framer
 from collectors.flows.settings import FlowTable
+from collectors.receive import SLOTS, Receiver, open_socket, plain_address, receiver_of, taken
 from collectors.stats import CollectorStats
-from twin.errors import DecodeError, InventoryError
+from twin.errors import DecodeError
 from twin.records import DeadLetter, NetworkEvent, Record
 
-BUFFER_OCTETS = 16 * 1024 * 1024  # about a second of a hundred thousand records; the kernel may grant less
-SLOTS = 256  # datagrams that are looked at together
-# Room for any datagram, and no power of two: 64 KiB apart all slots would share a few lines of the caches.
-SLOT_OCTETS = 65_536 + 1_472
 PAUSE_S = 0.005  # between the first datagram and reading: the receive buffer holds a hundred times as much
 MAX_DRAIN_S = 0.05  # per wake-up, about, so that polls get their turn
 MAX_GATHERED = 16_384  # records; what is less is handed on at the next tick
@@ -50,9 +47,7 @@ QUIET_NS = 60_000_000_000  # an exporter without faults for so long is told anew
 TICK_S = 0.25
 SAVE_S = 10.0
 OLDEST_CACHE_NS = 3600 * 1_000_000_000  # an exporter has long changed or sent its templates again
-_SO_RCVBUFFORCE = 33  # Linux; needs CAP_NET_ADMIN
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_MAX_PEERS = 65_536
 LOG = "ndtwin.collect"
 
 
@@ -100,21 +95,18 @@ class FlowListener:
         self._strangers: set[str] = set()
         self._faulty_ns: dict[str, int] = {}  # exporter → its last fault
         self._untemplated_ns: dict[str, int] = {}  # exporter → when it last left something unreadable
-        self._peers: dict[Any, Exporter] = {}  # a socket's address → who that is
         self._connections: Counter[str] = Counter()
         self._conversations: set[asyncio.Task[None]] = set()
-        self._slots = np.zeros((SLOTS, SLOT_OCTETS), np.uint8)  # untouched pages cost nothing
-        self._slot_views = [row.data for row in self._slots]
 
     async def run(self) -> None:
         """Listen until cancelled."""
         _keep_memory()
         self._load()
-        with open_socket(self._table.endpoint, shared=self._share.of > 1) as receiver:
-            server = await self._serve_tcp(receiver.getsockname()[:2]) if self._table.tcp else None
+        with open_socket(self._table.endpoint, shared=self._share.of > 1) as sock:
+            server = await self._serve_tcp(sock.getsockname()[:2]) if self._table.tcp else None
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._read(receiver))
+                    group.create_task(self._read(sock))
                     group.create_task(self._keep_time())
             finally:
                 if server is not None:
@@ -133,52 +125,39 @@ class FlowListener:
 
     # ------------------------------------------------------------------------------------ receiving
 
-    async def _read(self, receiver: socket.socket) -> None:
+    async def _read(self, sock: socket.socket) -> None:
         """Wait for a datagram, let some more come, and read them all: many cost little more than one."""
-        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop, readable, receiver = asyncio.get_running_loop(), asyncio.Event(), receiver_of(sock)
         while True:
-            loop.add_reader(receiver.fileno(), readable.set)
+            loop.add_reader(sock.fileno(), readable.set)
             try:
                 await readable.wait()
             finally:
-                loop.remove_reader(receiver.fileno())
+                loop.remove_reader(sock.fileno())
             readable.clear()
             await asyncio.sleep(PAUSE_S)
             self._drain(receiver)
 
-    def _drain(self, receiver: socket.socket) -> None:
+    def _drain(self, receiver: Receiver) -> None:
         """Read until there is nothing or the time is up."""
         until_s = time.perf_counter() + MAX_DRAIN_S
-        while self._burst(receiver) and time.perf_counter() < until_s:
+        while self._take_in(receiver.receive()) == SLOTS and time.perf_counter() < until_s:
             pass
         if self._session.gathered_records >= MAX_GATHERED:
             self._take()
 
-    def _burst(self, receiver: socket.socket) -> bool:
-        """As many datagrams as there are slots; whether there may be more."""
-        sizes: list[int] = []
-        senders: list[Exporter] = []
-        slots, peers, receive = self._slot_views, self._peers, receiver.recvfrom_into
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(SLOTS):
-                slot = slots[len(sizes)]
-                size, sender = receive(slot)
-                exporter = peers.get(sender) or self._meet(sender)
-                if exporter[0] in self._devices:
-                    sizes.append(size)
-                    senders.append(exporter)
-                else:
-                    self.receive(slot[:size], exporter)
-        self._stats.datagrams += len(sizes)
-        for k, error in feed_burst(self._session, self._slots, sizes, senders):
-            self._fault(self._slot_views[k][: sizes[k]], senders[k], error)
-        return len(sizes) == SLOTS
-
-    def _meet(self, sender: Any) -> Exporter:
-        if len(self._peers) >= _MAX_PEERS:
-            self._peers.clear()
-        exporter = self._peers[sender] = (plain_address(sender[0]), sender[1])
-        return exporter
+    def _take_in(self, burst: Burst) -> int:
+        """Everything of a burst; how many datagrams that were."""
+        known = np.array([exporter[0] in self._devices for exporter in burst.exporters], dtype=bool)
+        ours = None
+        if not known.all():
+            ours = np.flatnonzero(known[burst.senders])
+            for k in np.flatnonzero(~known[burst.senders]).tolist():
+                self.receive(burst.datagram(k), burst.sender(k))
+        self._stats.datagrams += len(burst) if ours is None else len(ours)
+        for k, error in feed_burst(self._session, burst, ours):
+            self._fault(burst.datagram(k), burst.sender(k), error)
+        return len(burst)
 
     def receive(self, message: bytes | memoryview, sender: Exporter) -> bool:
         """Take one datagram, or one message of a TCP stream; whether it could be decoded."""
@@ -209,7 +188,7 @@ class FlowListener:
                 self._connected, host, port, limit=65536, reuse_port=self._share.of > 1
             )
         except OSError as error:
-            raise _taken(endpoint, error, "tcp ") from error
+            raise taken(endpoint, error, "tcp ") from error
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One exporter's connection, until it ends or sends what is no IPFIX (RFC 7011 section 10.4)."""
@@ -356,41 +335,6 @@ def _growth(now: Counter[str], before: Counter[str]) -> list[tuple[str, int]]:
 
 def _log() -> Any:
     return structlog.get_logger(LOG)
-
-
-def plain_address(address: str) -> str:
-    """An IPv4 address that came in over an IPv6 socket, as IPv4; no zone."""
-    return address.removeprefix("::ffff:").partition("%")[0]
-
-
-def open_socket(endpoint: tuple[str, int], *, shared: bool = False) -> socket.socket:
-    """The bound UDP socket, non-blocking; InventoryError when the address cannot be had."""
-    family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
-    receiver = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        _enlarge(receiver)
-        if shared:
-            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        receiver.bind(endpoint)
-    except OSError as error:
-        receiver.close()
-        raise _taken(endpoint, error) from error
-    receiver.setblocking(False)
-    return receiver
-
-
-def _taken(endpoint: tuple[str, int], error: OSError, protocol: str = "") -> InventoryError:
-    return InventoryError(
-        f"ipfix.listen: {protocol}{endpoint[0]}:{endpoint[1]} cannot be had ({error.strerror}): "
-        "stop what uses it or change `listen`"
-    )
-
-
-def _enlarge(receiver: socket.socket) -> None:
-    try:
-        receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_OCTETS)
-    except OSError:  # not privileged: as much as net.core.rmem_max grants
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
 
 
 def _keep_memory() -> None:

@@ -35,10 +35,11 @@ from pathlib import Path
 import numpy as np
 
 from collectors.flows.aggregate import FlowAggregator
-from collectors.flows.burst import feed_burst
-from collectors.flows.decoder import FlowSession
+from collectors.flows.burst import Burst, feed_burst
+from collectors.flows.decoder import Exporter, FlowSession
 from collectors.flows.settings import FlowTable
-from collectors.listener import SLOTS, FlowListener
+from collectors.listener import FlowListener
+from collectors.receive import SLOTS
 from collectors.stats import CollectorStats
 from ndtwin.lab import ipfix_encoder as lab
 from ndtwin.ports import free_port
@@ -123,11 +124,13 @@ def _decode_and_sum(flows: Corpus) -> tuple[float, int]:
     slots = np.zeros((len(flows.datagrams), longest), np.uint8)
     for slot, datagram in zip(slots, flows.datagrams, strict=True):
         slot[: len(datagram)] = np.frombuffer(datagram, np.uint8)
-    sizes, exporters = [len(datagram) for datagram in flows.datagrams], [(EXPORTER, 4739)] * SLOTS
+    sizes = np.array([len(datagram) for datagram in flows.datagrams], dtype=np.int64)
+    senders, exporters = np.zeros(SLOTS, np.int64), list[Exporter]([(EXPORTER, 4739)])
     began = time.process_time()
     for start in range(0, len(sizes), SLOTS):
-        burst = sizes[start : start + SLOTS]
-        if feed_burst(session, slots[start : start + SLOTS], burst, exporters[: len(burst)]):
+        some = sizes[start : start + SLOTS]
+        burst = Burst(slots[start : start + SLOTS], some, senders[: len(some)], exporters)
+        if feed_burst(session, burst):
             raise PeerError("not every datagram was decoded: the figures compare nothing")
         for batch in session.take():
             sums.add(batch, flows.ended_at_ns)

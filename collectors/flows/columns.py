@@ -182,24 +182,24 @@ class Groups:
         self._columns = columns
         key, size = _combined(columns, rows)
         if size <= _DENSE * rows:
-            self._of, self._examples = _counted(key, size)
+            self.of, self.examples = _counted(key, size)  # the group of every row, a row of every group
         else:
-            self._of, self._examples = _sorted(key)
+            self.of, self.examples = _sorted(key)
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self.examples)
 
     def distinct(self) -> list[Integers]:
         """The distinct rows, column by column, in order."""
         return [
-            np.full(len(self), column) if isinstance(column, int) else column[self._examples]
+            np.full(len(self), column) if isinstance(column, int) else column[self.examples]
             for column in self._columns
         ]
 
     def sums(self, values: Floats | float) -> Floats:
         """Of every group."""
-        each = np.full(len(self._of), values) if isinstance(values, float) else values
-        summed: Floats = np.bincount(self._of, each, len(self)).astype(np.float64, copy=False)
+        each = np.full(len(self.of), values) if isinstance(values, float) else values
+        summed: Floats = np.bincount(self.of, each, len(self)).astype(np.float64, copy=False)
         return summed
 
     def highest(self, values: Floats | float) -> Floats:
@@ -207,7 +207,7 @@ class Groups:
         if isinstance(values, float):
             return np.full(len(self), values)
         most: Floats = np.full(len(self), -np.inf)
-        np.maximum.at(most, self._of, values)
+        np.maximum.at(most, self.of, values)
         return most
 
     def lowest(self, values: Floats | float) -> Floats:

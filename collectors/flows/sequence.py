@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,17 +54,21 @@ class Sequence:
         self._go_on(number, advance)
         return 0
 
-    def take_run(self, numbers: Integers, records: Integers) -> bool:
-        """Note messages that continue one another, and the ones before; if they do not, nothing is noted."""
+    def take_many(self, numbers: Integers, records: Integers, options: Integers) -> int:
+        """The same for messages that came one after the other: what continues the one before it is summed."""
         advance = np.ones_like(records) if self.counts_messages else records
-        ends = (numbers + advance) % _MODULUS
-        starts_well = self.expected < 0 or numbers[0] == self.expected
-        if not starts_well or not np.array_equal(ends[:-1], numbers[1:]):
-            return False
-        self.messages += len(numbers)
-        self.records += int(records.sum())
-        self._go_on(int(numbers[-1]), int(advance[-1]))
-        return True
+        breaks = np.flatnonzero((numbers[:-1] + advance[:-1]) % _MODULUS != numbers[1:]) + 1
+        lost = 0
+        for at, end in pairwise([0, *breaks.tolist(), len(numbers)]):
+            start = at
+            while start < end and self.expected not in (-1, int(numbers[start])):
+                lost += self.take(int(numbers[start]), int(records[start]), int(options[start]))
+                start += 1
+            if start < end:
+                self.messages += end - start
+                self.records += int(records[start:end].sum())
+                self._go_on(int(numbers[end - 1]), int(advance[end - 1]))
+        return lost
 
     def unsure(self) -> None:
         """A message could not be counted."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from collectors.flows.batch import Floats, Integers
 from collectors.flows.columns import Column, Groups
@@ -90,7 +92,7 @@ def _concatenated(parts: Sequence[tuple[Keys, Values]]) -> tuple[Keys, Values]:
     return keys, [np.concatenate(columns) for columns in zip(*(values for _, values in parts), strict=True)]
 
 
-def runs(*columns: Integers) -> tuple[Integers, Integers]:
+def runs(*columns: NDArray[Any]) -> tuple[Integers, Integers]:
     """Where runs of equal rows start, and where the last one ends; the number of its run for every row."""
     changes = np.zeros(len(columns[0]), dtype=bool)
     changes[:1] = True

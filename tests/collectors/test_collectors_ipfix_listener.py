@@ -18,7 +18,8 @@ from ipfix_bytes import EXAMPLE, EXAMPLE_DATA_SET, EXAMPLE_TEMPLATE, message
 from collectors import listener as module
 from collectors.flows.decoder import MAX_HELD_SETS
 from collectors.flows.settings import FlowTable
-from collectors.listener import FlowListener, Share, open_socket
+from collectors.listener import FlowListener, Share
+from collectors.receive import open_socket
 from collectors.stats import CollectorStats
 from ndtwin.lab import ipfix_encoder as lab
 from twin.errors import InventoryError

@@ -15,7 +15,8 @@ from collector_peers import LabAgents, eventually, free_udp_port, inventory_of
 from ipfix_bytes import EXAMPLE
 
 from collectors.inventory import Inventory
-from collectors.listener import MAX_LETTERS_PER_S, FlowListener, open_socket, plain_address
+from collectors.listener import MAX_LETTERS_PER_S, FlowListener
+from collectors.receive import open_socket, plain_address
 from collectors.service import run_collectors
 from collectors.stats import CollectorStats
 from collectors.targets import InterfaceWatch
