@@ -13,7 +13,7 @@ from functools import cache
 from itertools import pairwise
 
 CHUNKS = 8
-SMALL = 5_000  # flows: below, threads cost more than they bring
+SMALL = 1_500  # flows: below, threads cost more than they bring
 
 
 def chunks(flows: int) -> list[tuple[int, int]]:

@@ -270,8 +270,6 @@ class GraphState:
 
     def _link_record(self, key: LinkKey) -> LinkRecord:
         note = self._annotation(key)
-        propagation_s = None if note is None else note.propagation_delay_s
-        buffer_packets = None if note is None else note.buffer_packets
         ends = (self._status.get(device, {}).get(port) for device, port in _ends(key))
         return LinkRecord(
             source=key.source,
@@ -279,8 +277,8 @@ class GraphState:
             target=key.target,
             target_interface=key.target_interface,
             capacity_bps=self._told_capacity(key) or DEFAULT_CAPACITY_BPS,
-            propagation_delay_s=DEFAULT_PROPAGATION_S if propagation_s is None else propagation_s,
-            buffer_packets=DEFAULT_BUFFER_PACKETS if buffer_packets is None else buffer_packets,
+            propagation_delay_s=_told_propagation_s(note),
+            buffer_packets=_told_buffer(note),
             up=all(status.up for status in ends if status is not None),
         )
 
@@ -368,6 +366,18 @@ class GraphState:
         self._stale_devices, self._names_stale = set(self._devices), True
         self.refresh(snapshot.topology_version)
         self.topology_version, self._digest = snapshot.topology_version, snapshot.topology_digest
+
+
+def _told_propagation_s(note: LinkAnnotation | None) -> float:
+    """The annotated delay where it is one."""
+    told = None if note is None else note.propagation_delay_s
+    return told if told is not None and 0 <= told < float("inf") else DEFAULT_PROPAGATION_S
+
+
+def _told_buffer(note: LinkAnnotation | None) -> int:
+    """The annotated buffer where there is room for a packet."""
+    told = None if note is None else note.buffer_packets
+    return told if told is not None and told > 0 else DEFAULT_BUFFER_PACKETS
 
 
 def _ends(key: LinkKey) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -53,7 +53,7 @@ from twin.models import PathPrediction
 from twin.network import Floats, Ints, Network, Traffic
 from twin.queueing import LinkQueues
 
-TOLERANCE = 7e-6  # of queueing + transmission, of jitter, and of loss a hundredfold: what a flow may owe
+TOLERANCE = 5e-5  # of queueing + transmission, of jitter, and of loss a hundredfold: what a flow may owe
 LEAST = 0.2  # of it: a step of one queue that is worth less is left until it has grown
 MOST = 0.7  # of all flows: where a change touches more, predict all
 

@@ -23,6 +23,9 @@ from twin.network import Floats, Ints
 from twin.queueing import LinkQueues
 
 OF_FEATURES = 3.0  # a step in load is worth so much on ln of the wait: much, where queues are filling
+# A step in a sweep before the last lasts in the flow's state and reaches every hop read out: worth more, on …
+EARLIER = np.array([[1.0], [8.0]], np.float32)  # … ln wait, ln deviation
+MISJUDGED = 1.2  # what a step does by way of a flow's state, of all units together
 LEAST_UNIT = 0.3  # of the limit: an odd unit that is worth less does not matter
 FEW = 0.3  # of all hops: beyond, to look at all flows is faster than to find some
 
@@ -40,6 +43,11 @@ class Accounts:
     usual: Bits  # [Q] the same for most hops over a queue
     limit: float
     threads: int
+
+    @property
+    def levels(self) -> int:
+        """The last level: the sweep that reads out."""
+        return int(self.table.shape[1] - OWED) // DEBTS - 1
 
     @classmethod
     def of(
@@ -79,27 +87,31 @@ class Accounts:
         )  # fmt: skip
         unsure = OF_FEATURES * np.abs(steps[:, [SERVICE, SEEN_LOAD]]).max(axis=1)
         loss = np.abs(steps[:, SEEN_LOSS])
-        ln = np.column_stack([steps[:, SEEN_WAIT], steps[:, SEEN_DEVIATION], loss, unsure, unsure, unsure])
+        none = np.zeros(len(moved))
+        seen = (steps[:, SEEN_WAIT], steps[:, SEEN_DEVIATION], loss)
+        ln = np.column_stack([*seen, unsure, none, none, unsure, unsure])
         self._charge(0, queues, moved, ln, np.zeros((len(moved), 2, HIDDEN), np.float32), run)
 
     def charge_states(self, level: int, queues: LinkQueues, moved: Flags, step: Step, run: Flags) -> None:
         """For steps in the states of queues that have ``moved``."""
         usual = (self.usual[:, None] >> np.arange(HIDDEN) & 1).astype(np.float32)
         moves, none = step.moves, np.zeros(len(moved))
-        by_units, by_states = (moves * usual) @ step.weights.T, (step.through * usual) @ step.weights.T
-        odd = (moves * (1 - 2 * usual))[:, None, :] * step.weights
+        weights = step.weights if level == self.levels else step.weights * EARLIER
+        by_units, by_states = (moves * usual) @ weights.T, (step.through * usual) @ weights.T
+        unsure = MISJUDGED * (np.abs(step.through) @ np.abs(weights.T))
+        odd = (moves * (1 - 2 * usual))[:, None, :] * weights
         self._charge(
-            level, queues, moved, np.column_stack([by_units, step.on_loss, none, by_states]), odd, run
+            level, queues, moved, np.column_stack([by_units, step.on_loss, none, by_states, unsure]), odd, run
         )
 
     def _charge(
         self, level: int, queues: LinkQueues, moved: Flags, ln: Floats, odd_terms: Array, run: Flags
     ) -> None:
-        """Those that owe more than the limit are to run. ``ln`` [Q, 6]: on wait, deviation and loss, unsure
-        of both, and by way of flows' states on wait and deviation."""
+        """Those that owe more than the limit are to run. ``ln`` [Q, 8]: on wait, deviation and loss, unsure
+        of both, and by way of flows' states on wait and deviation, and what is unsure of these."""
         wait, variance = queues.wait_s, queues.wait_std_s**2
         one = np.ones(len(wait))
-        scale = np.column_stack([wait, variance, one, one, one, one])
+        scale = np.column_stack([wait, variance, *[one] * 6])
         changes = np.where(moved[:, None], scale * ln, 0.0)
         worth = np.column_stack([changes, wait, variance]).astype(np.float32)
         matter = moved[:, None] & (np.abs(odd_terms).max(axis=1) > LEAST_UNIT * self.limit)

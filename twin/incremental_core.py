@@ -61,13 +61,16 @@ def _sorted(links: Ints, offsets: Ints) -> Ints:
 # Columns of a flow's account: what a queue's wait (s), the variance of it (s²) and a loss of its own make of
 # it, relatively; and what it owes, first in its features, then in the queues' states of every sweep.
 OF_WAIT, OF_VARIANCE, OF_LOSS, OWED = range(4)
-# Of what is owed: of the delay and of the jitter, with signs, and what is unsure of both.
-DELAY, JITTER, UNSURE = range(3)
-DEBTS = 3
+# Of what is owed: of the delay and of the jitter, with signs, and what is unsure of either.
+DELAY, JITTER, UNSURE_DELAY, UNSURE_JITTER = range(4)
+DEBTS = 4
+DELAY_ALLOWED = 2.0  # as much as of jitter: estimates of delay are closer
 # Of what changes of a queue are worth: of wait (s), variance (s²) and ln of what is lost; of ln wait and ln
-# deviation by way of a flow's state; and the queue's wait and variance.
-ON_WAIT, ON_VARIANCE, ON_LOSS, UNSURE_OF_BOTH, STATE_ON_WAIT, STATE_ON_DEVIATION, WAIT, VARIANCE = range(8)
-WORTH = 8
+# deviation by way of a flow's state, and how much of that is unsure; and the queue's wait and variance.
+ON_WAIT, ON_VARIANCE, ON_LOSS, UNSURE_OF_BOTH, STATE_ON_WAIT, STATE_ON_DEVIATION = range(6)
+UNSURE_WAIT, UNSURE_DEVIATION, WAIT, VARIANCE = range(6, 10)
+WORTH = 10
+OF_FLOW = 0.3  # of what is unsure of a queue concerns all waits of a flow: the highest load is its feature
 KEPT = 0.7  # of a step of its state a flow takes on to the next hop
 
 
@@ -85,23 +88,29 @@ def owe(
     differs in one that ``matter`` [Q] tells, ``terms`` [Q, 2, HIDDEN] add to both. What a change does to a
     flow's state, later hops feel too, by as much as their waits and variances are; all that is unsure.
     """
-    zero, kept = np.float32(0.0), np.float32(KEPT)
+    zero, kept, at_level = np.float32(0.0), np.float32(KEPT), OWED + DEBTS * level
     for flow in flows:
         if run[flow]:
             continue
         wait, variance, unsure_wait, unsure_variance, lost = zero, zero, zero, zero, zero
-        state_wait, state_deviation = zero, zero
+        state_wait, state_deviation, doubt_wait, doubt_deviation = zero, zero, zero, zero
+        all_wait, all_variance, of_flow = zero, zero, zero
         for hop in range(offsets[flow], offsets[flow + 1]):
-            queue = queues[hop]
-            change = worth[queue]
+            queue = queues[hop]  # no views of rows here: numba would count references to each
+            of_wait, of_variance = worth[queue, WAIT], worth[queue, VARIANCE]
             state_wait, state_deviation = kept * state_wait, kept * state_deviation
-            wait += change[ON_WAIT] + change[WAIT] * state_wait
-            variance += change[ON_VARIANCE] + change[VARIANCE] * state_deviation
-            lost += change[ON_LOSS]
-            state_wait += change[STATE_ON_WAIT]
-            state_deviation += change[STATE_ON_DEVIATION]
-            unsure_wait += change[WAIT] * (change[UNSURE_OF_BOTH] + abs(state_wait))
-            unsure_variance += change[VARIANCE] * (change[UNSURE_OF_BOTH] + abs(state_deviation))
+            doubt_wait = kept * doubt_wait + worth[queue, UNSURE_WAIT]
+            doubt_deviation = kept * doubt_deviation + worth[queue, UNSURE_DEVIATION]
+            wait += worth[queue, ON_WAIT] + of_wait * state_wait
+            variance += worth[queue, ON_VARIANCE] + of_variance * state_deviation
+            lost += worth[queue, ON_LOSS]
+            state_wait += worth[queue, STATE_ON_WAIT]
+            state_deviation += worth[queue, STATE_ON_DEVIATION]
+            unsure_of_both = worth[queue, UNSURE_OF_BOTH]
+            unsure_wait += of_wait * (unsure_of_both + doubt_wait)
+            unsure_variance += of_variance * (unsure_of_both + doubt_deviation)
+            all_wait, all_variance = all_wait + of_wait, all_variance + of_variance
+            of_flow = max(of_flow, unsure_of_both)
             odd = matter[queue]
             if odd != 0:
                 odd &= at_work[hop] ^ usual[queue]
@@ -112,24 +121,27 @@ def owe(
                 odd &= odd - 1
         if wait == 0.0 and variance == 0.0 and unsure_wait == 0.0 and lost == 0.0:
             continue
-        account, at_level = accounts[flow], OWED + DEBTS * level
-        account[at_level + DELAY] += wait * account[OF_WAIT]
-        account[at_level + JITTER] += variance * account[OF_VARIANCE]
-        account[at_level + UNSURE] += lost * account[OF_LOSS] + max(
-            unsure_wait * account[OF_WAIT], unsure_variance * account[OF_VARIANCE]
+        accounts[flow, at_level + DELAY] += wait * accounts[flow, OF_WAIT]
+        accounts[flow, at_level + JITTER] += variance * accounts[flow, OF_VARIANCE]
+        unsure_wait += np.float32(OF_FLOW) * of_flow * all_wait
+        unsure_variance += np.float32(OF_FLOW) * of_flow * all_variance
+        accounts[flow, at_level + UNSURE_DELAY] += unsure_wait * accounts[flow, OF_WAIT]
+        accounts[flow, at_level + UNSURE_JITTER] += (
+            lost * accounts[flow, OF_LOSS] + unsure_variance * accounts[flow, OF_VARIANCE]
         )
-        run[flow] = _debt(account, level) > limit
+        run[flow] = _debt(accounts, flow, level) > limit
 
 
 @compiled
-def _debt(account: Floats, level: int) -> float:
+def _debt(accounts: Floats, flow: int, level: int) -> float:
     """What a flow owes at ``level`` and below."""
-    delay, jitter, unsure = 0.0, 0.0, 0.0
-    for below in range(level + 1):
-        delay += account[OWED + DEBTS * below + DELAY]
-        jitter += account[OWED + DEBTS * below + JITTER]
-        unsure += account[OWED + DEBTS * below + UNSURE]
-    return max(abs(delay), abs(jitter)) + unsure
+    delay, jitter, unsure_delay, unsure_jitter = 0.0, 0.0, 0.0, 0.0
+    for below in range(OWED, OWED + DEBTS * (level + 1), DEBTS):
+        delay += accounts[flow, below + DELAY]
+        jitter += accounts[flow, below + JITTER]
+        unsure_delay += accounts[flow, below + UNSURE_DELAY]
+        unsure_jitter += accounts[flow, below + UNSURE_JITTER]
+    return max((abs(delay) + unsure_delay) / DELAY_ALLOWED, abs(jitter) + unsure_jitter)
 
 
 @compiled
@@ -147,8 +159,9 @@ def owe_shares(
         for at in range(begins[link], begins[link + 1]):
             if queue_at[at] == queue:
                 account, hop = accounts[flow_at[at]], hops[at]
-                part = max(wait * account[OF_WAIT], variance * account[OF_VARIANCE])
-                account[OWED + UNSURE] += part * (hop_x[hop, 0] * of_share[queue] + of_inlet[inlets[hop]])
+                step = hop_x[hop, 0] * of_share[queue] + of_inlet[inlets[hop]]
+                account[OWED + UNSURE_DELAY] += step * wait * account[OF_WAIT]
+                account[OWED + UNSURE_JITTER] += step * variance * account[OF_VARIANCE]
 
 
 @compiled

@@ -35,6 +35,7 @@ class Step:
     through: Array
     weights: Array  # [2, hidden] on ln of the wait, on ln of its deviation
     on_loss: Array
+    lost: Array  # [Q] at most so much is lost there, a hundredfold
 
     @property
     def moves(self) -> Array:
@@ -42,9 +43,9 @@ class Step:
         return self.direct + self.through
 
     def most(self) -> Array:
-        """The worth of the unit that moves most, or of losses, [Q]."""
+        """The worth of the unit that moves most, or of what is lost, [Q]."""
         by_unit = np.abs(self.moves) * np.abs(self.weights).max(axis=0)
-        return np.asarray(np.maximum(by_unit.max(axis=1, initial=0.0), self.on_loss))
+        return np.asarray(np.maximum(by_unit.max(axis=1, initial=0.0), self.on_loss * self.lost))
 
 
 @dataclass(frozen=True)
@@ -75,4 +76,5 @@ class Effects:
         direct, through = affine(step, self.direct, none), affine(step, self.through, none)
         slope, offset = (np.abs(direct + through) @ np.abs(self.on_loss)).T
         on_loss = np.abs(ln_blocking).astype(np.float32) * slope + offset
-        return Step(direct, through, self.weights, on_loss)
+        lost = np.float32(100.0) * np.exp(ln_blocking.astype(np.float32) / 2)  # the correction may double ln
+        return Step(direct, through, self.weights, on_loss, lost)
