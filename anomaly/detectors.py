@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from twin.errors import DecodeError
 from twin.network import Floats, Ints
 
+SETTLING = 3  # observations: one of them may be wild
 HUBER = 2.5  # innovations beyond so many standard deviations count as this many
 
 
@@ -143,6 +144,34 @@ class Baseline(_Series):
         moved["seen"] = np.minimum(self.seen + 1, 255)
         for name, values in moved.items():
             self._arrays[name][live] = values[live].astype(self._arrays[name].dtype)
+
+
+class SettledBaseline(Baseline):
+    """A baseline that scores 0 until it has seen SETTLING observations, whose median is its first level.
+
+    For series with a prior so narrow that one wild observation at the start would be held against all that
+    follow.
+    """
+
+    def _fresh(self, size: int) -> dict[str, NDArray[np.generic]]:
+        early = {f"early_{k}": np.zeros(size, dtype=np.float16) for k in range(SETTLING)}
+        return super()._fresh(size) | early
+
+    def score_one(self, x: Floats) -> Floats:
+        """Signed distance from the level in widths; 0 while it settles."""
+        return np.where(self.seen < SETTLING, 0.0, super().score_one(x))
+
+    def learn_one(self, x: Floats) -> None:
+        """Collect what comes first, then go on as a baseline."""
+        young = np.isfinite(x) & (self.seen < SETTLING)
+        super().learn_one(np.where(young, np.nan, x))
+        for k in range(SETTLING):
+            now = np.flatnonzero(young & (self.seen == k))
+            self._arrays[f"early_{k}"][now] = np.clip(x[now], -1e4, 1e4).astype(np.float16)
+            known = [self._arrays[f"early_{before}"][now] for before in range(k + 1)]
+            self._arrays["level"][now] = np.median(np.array(known, dtype=np.float64), axis=0)
+            self._arrays["seen"][now] = k + 1
+            young[now] = False
 
 
 class Spread(_Series):

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from anomaly.detectors import Baseline, Cusum, Spread
+from anomaly.detectors import Baseline, Cusum, SettledBaseline, Spread
 from anomaly.settings import DetectorSettings
 from twin.network import Ints, Network
 
@@ -44,7 +45,7 @@ class Learnt:
         memory = settings.memory_windows
         self.links = Spread(len(network.links), memory=memory)
         self.rises = Cusum(len(network.links), slack=RISE_SLACK, limit=RISE_LIMIT)
-        self.loads = Baseline(
+        self.loads = SettledBaseline(
             len(network.links), first_width=FIRST_LOAD_WIDTH, floor=LOAD_FLOOR, memory=memory
         )
 
@@ -72,7 +73,7 @@ class Learnt:
             detector.follow(paths)
         self.links.follow(links)
         self.rises.follow(links)
-        self.loads.follow(links)
+        self.loads.follow(np.where(_rerouted(self.network, network, paths), -1, links))
         self.network = network
 
     def snapshot(self) -> LearntSnapshot:
@@ -110,3 +111,14 @@ def _ways(network: Network) -> list[tuple[str, ...]]:
 def _same_links(old: Network, new: Network) -> Ints:
     before = {name: k for k, name in enumerate(old.link_names)}
     return np.array([before.get(name, -1) for name in new.link_names], dtype=np.int64)
+
+
+def _rerouted(old: Network, new: Network, origin: Ints) -> NDArray[np.bool_]:
+    """Which links of ``new`` other paths cross than before, [L]; ``origin`` as of :func:`_same_paths`."""
+    gone = np.ones(old.path_count, np.bool_)
+    gone[origin[origin >= 0]] = False
+    left = {old.link_names[link] for link in np.unique(old.paths.links[gone[old.paths.hop_path]])}
+    come = np.unique(new.paths.links[(origin < 0)[new.paths.hop_path]])
+    changed = np.array([name in left for name in new.link_names], dtype=np.bool_)
+    changed[come] = True
+    return changed

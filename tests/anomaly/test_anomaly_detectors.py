@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from anomaly.detectors import Baseline, Cusum, Detector, Spread
+from anomaly.detectors import SETTLING, Baseline, Cusum, Detector, SettledBaseline, Spread
 from twin.errors import DecodeError
 
 MAKE: dict[str, Callable[[int], Detector]] = {
     "baseline": lambda n: Baseline(n, first_width=0.3, floor=0.004, memory=40),
+    "settled": lambda n: SettledBaseline(n, first_width=0.08, floor=0.012, memory=40),
     "spread": lambda n: Spread(n, memory=40),
     "cusum": lambda n: Cusum(n, slack=1.0, limit=8.0),
 }
@@ -145,3 +146,14 @@ def test_cusum_adds_up_small_rises_and_comes_down_again() -> None:
     for _ in range(20):
         cusum.learn_one(np.array([0.0]))
     assert cusum.score_one(np.array([0.0]))[0] == 0
+
+
+@pytest.mark.parametrize("wild", range(SETTLING))
+def test_one_wild_observation_at_the_start_is_not_held_against_the_others(wild: int) -> None:
+    """The first level is the median of the first three, and nothing is said before; then a step is."""
+    detector = SettledBaseline(1, first_width=0.08, floor=0.012, memory=40)
+    for k in range(12):
+        x = np.array([0.41 if k == wild else 0.0])
+        assert abs(detector.score_one(x)[0]) < 1
+        detector.learn_one(x)
+    assert detector.score_one(np.array([0.2]))[0] > 5

@@ -8,6 +8,7 @@ import numpy as np
 
 from anomaly.learnt import Learnt
 from anomaly.settings import DetectorSettings
+from twin.network import Network
 from twin.routing import shortest_paths
 from twin.topologies import nsfnet
 
@@ -21,6 +22,7 @@ def test_a_path_that_takes_another_way_starts_over_and_the_others_go_on() -> Non
     for _ in range(5):
         learnt.of_method("rttmon").learn_one(np.full(network.path_count, 0.1))
         learnt.links.learn_one(np.arange(len(network.links)) / 10)
+        learnt.loads.learn_one(np.full(len(network.links), 0.02))
     factors = dict(zip(network.link_names, learnt.links.factor, strict=True))
 
     def way(of, path):  # type: ignore[no-untyped-def]  # a shorthand
@@ -33,6 +35,20 @@ def test_a_path_that_takes_another_way_starts_over_and_the_others_go_on() -> Non
     assert dict(zip(after.link_names, learnt.links.factor, strict=True)) == {
         name: factors[name] for name in after.link_names
     }
+    over = {name: set(_paths_over(network, name)) for name in after.link_names}
+    assert [name for name in after.link_names if learnt.loads.seen[after.link_names.index(name)] == 5] == [
+        name for name in after.link_names if over[name] == set(_paths_over(after, name))
+    ]
+    assert 0 < (learnt.loads.seen == 5).sum() < len(after.links)
+
+
+def _paths_over(network: Network, link: str) -> list[str]:
+    """The paths that a link carries, with their whole way."""
+    return [
+        f"{network.path_name(k)} {[network.link_names[one] for one in network.paths.of(k)]}"
+        for k in range(network.path_count)
+        if network.link_names.index(link) in network.paths.of(k)
+    ]
 
 
 def test_a_snapshot_restores_every_detector() -> None:

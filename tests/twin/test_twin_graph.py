@@ -160,6 +160,17 @@ def test_an_annotated_capacity_beats_the_interface_speed() -> None:
     assert capacity["R002->R001"] == 2e8  # its own end's speed is unknown: the far end's
 
 
+@pytest.mark.parametrize(("delay", "buffer"), [(-1.0, 0), (float("nan"), -5), (float("inf"), 0)])
+def test_facts_of_a_link_that_cannot_be_are_as_if_not_told(delay: float, buffer: int) -> None:
+    """An annotation out of range, as any program may write one, leaves the defaults, and a network."""
+    graph = ring_graph()
+    note = LinkAnnotation(source="R000", target="R001", propagation_delay_s=delay, buffer_packets=buffer)
+    graph.apply(LinkAnnotations(network="ring", observed_at_ns=T0 + 1, links=(note,)))
+    graph.refresh(2)
+    link = next(link for link in network_in(graph).links if link.name == "R000->R001")
+    assert (link.propagation_delay_s, link.buffer_packets) == (0.0, DEFAULT_BUFFER_PACKETS)
+
+
 # --------------------------------------------------------------------------------------------------- routes
 
 
