@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,15 +30,6 @@ def need_tool() -> Callable[[str], str]:
         pytest.skip(message)
 
     return need
-
-
-@pytest.fixture(scope="module")
-def still_interfaces() -> Iterator[None]:
-    """No other test process makes or removes network interfaces meanwhile: Chromium gives up its connections
-    then, and tables of interfaces and routes differ from one reading to the next."""
-    with (Path(tempfile.gettempdir()) / "ndtwin-tests-interfaces.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @pytest.fixture
