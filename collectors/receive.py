@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import socket
 import sys
@@ -21,15 +22,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from collectors.flows.burst import Burst
+from collectors.flows.burst import Burst, Slots
 from collectors.flows.columns import Groups
 from collectors.flows.decoder import Exporter
 from twin.errors import InventoryError
 
 BUFFER_OCTETS = 16 * 1024 * 1024  # about a second of a hundred thousand records; the kernel may grant less
 SLOTS = 1024  # datagrams that are looked at together
-# Room for any datagram, and no power of two: 64 KiB apart all slots would share a few lines of the caches.
-SLOT_OCTETS = 65_536 + 1_472
+# Room for a datagram of one Ethernet frame, so that a burst fits into a core's cache; an odd number of cache
+# lines, because slots a power of two apart would share a few. What is longer goes on in a second place.
+SLOT_OCTETS = 31 * 64
+MAX_OCTETS = 65_536
 _SO_RCVBUFFORCE = 33  # Linux; needs CAP_NET_ADMIN
 _MAX_PEERS = 65_536
 _ADDRESS_OCTETS = 32  # sockaddr_in6 has 28; whole words compare quicker
@@ -78,15 +81,15 @@ class Together:
     def __init__(self, sock: socket.socket, function: Any) -> None:
         self._file = sock.fileno()
         self._function = function
-        self._slots = np.zeros((SLOTS, SLOT_OCTETS), np.uint8)  # untouched pages cost nothing
+        self._slots, self._rest = _rows(SLOT_OCTETS), _rows(MAX_OCTETS - SLOT_OCTETS)
         self._names = np.zeros((SLOTS, _ADDRESS_OCTETS), np.uint8)
-        self._vectors = np.zeros(SLOTS, _VECTOR)
-        self._vectors["base"] = _places(self._slots)
-        self._vectors["octets"] = SLOT_OCTETS
+        self._vectors = np.zeros((SLOTS, 2), _VECTOR)
+        for i, place in enumerate((self._slots, self._rest)):
+            self._vectors["base"][:, i], self._vectors["octets"][:, i] = _places(place), place.shape[1]
         self._messages = np.zeros(SLOTS, _MESSAGES)
         heads = self._messages["message"]
         heads["name"], heads["name_octets"] = _places(self._names), _ADDRESS_OCTETS
-        heads["vector"], heads["vectors"] = _places(self._vectors), 1
+        heads["vector"], heads["vectors"] = _places(self._vectors), 2
         self._peers: dict[bytes, Exporter] = {}  # a socket's address → who that is
 
     def receive(self) -> Burst:
@@ -102,13 +105,21 @@ class Together:
         groups = Groups([words[:, i] for i in range(words.shape[1])], count)
         exporters = [self._peers.get(name) or self._meet(name) for name in map(bytes, names[groups.examples])]
         sizes = self._messages["octets"][:count].astype(np.int64)
-        return Burst(self._slots[:count], sizes, groups.of, exporters)
+        return Burst(self._slots[:count], sizes, groups.of, exporters, self._rest)
 
     def _meet(self, name: bytes) -> Exporter:
         if len(self._peers) >= _MAX_PEERS:
             self._peers.clear()
         exporter = self._peers[name] = exporter_of(name)
         return exporter
+
+
+def _rows(octets: int) -> Slots:
+    """A row of so many octets for every slot; pages that nobody writes to cost nothing."""
+    memory = mmap.mmap(-1, SLOTS * octets)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)  # one octet would take 2 MiB
+    return np.frombuffer(memory, np.uint8).reshape(SLOTS, octets)
 
 
 def _places(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uintp]]:
@@ -129,7 +140,7 @@ class OneByOne:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._slots = np.zeros((SLOTS, SLOT_OCTETS), np.uint8)
+        self._slots = _rows(MAX_OCTETS)
         self._views = [row.data for row in self._slots]
 
     def receive(self) -> Burst:

@@ -34,6 +34,8 @@ from collectors.flows.columns import (
     DESTINATION,
     Column,
     Groups,
+    Rows,
+    Shares,
     picked,
     prefix_text,
     prefixes,
@@ -80,7 +82,21 @@ class _Cells:
     octets: Floats  # scaled by the sampling ratio, as packets are
     packets: Floats
     ratio: Floats | float
-    entering: Integers  # the records that count
+    odd: Floats | float  # 1 where a flow's times cannot be
+    start_ns: Integers
+    end_ns: Integers
+
+    def picked(self, rows: Rows) -> _Cells:
+        """Some of them."""
+        return _Cells(
+            tuple(picked(column, rows) for column in self.keys),
+            self.octets[rows],
+            self.packets[rows],
+            _values(self.ratio, rows),
+            _values(self.odd, rows),
+            self.start_ns[rows],
+            self.end_ns[rows],
+        )
 
 
 class FlowAggregator:
@@ -155,20 +171,22 @@ class FlowAggregator:
             oldest = gathered.since_ns // self._bin_ns - KEEP_BINS
             if batch.has(ie.DELAY_SUM_US) or batch.has(ie.DELAY_MEAN_US):
                 self._delays.add(batch, device, np.maximum((end_ns - 1) // self._bin_ns, oldest))
-            cells = self._cells_of(batch, device)
+            cells = self._cells_of(batch, device, start_ns, end_ns, odd)
             if cells is not None:
-                self._add_traffic(cells, start_ns, end_ns, odd, oldest)
+                self._add_traffic(self._entering(batch, device, cells), oldest)
 
     def _times(self, batch: RecordBatch, now_ns: int) -> tuple[Integers, Integers, Floats | float]:
         """Start, end, and 1 where a flow has times that cannot be: it is taken as an instant, now."""
         start_ns, end_ns = times(batch)
         oldest_ns = now_ns - MAX_SPAN_BINS * self._bin_ns
-        odd = (end_ns > now_ns + _FUTURE_NS) | (start_ns < oldest_ns)
-        if not odd.any():
+        if not len(batch) or (int(end_ns.max()) <= now_ns + _FUTURE_NS and int(start_ns.min()) >= oldest_ns):
             return start_ns, end_ns, 0.0
+        odd = (end_ns > now_ns + _FUTURE_NS) | (start_ns < oldest_ns)
         return np.where(odd, now_ns, start_ns), np.where(odd, now_ns, end_ns), odd.astype(np.float64)
 
-    def _cells_of(self, batch: RecordBatch, device: Column) -> _Cells | None:
+    def _cells_of(
+        self, batch: RecordBatch, device: Column, start_ns: Integers, end_ns: Integers, odd: Floats | float
+    ) -> _Cells | None:
         """What a batch says of traffic: None if it says nothing."""
         choice = self._granularity
         destination = prefixes(batch, DESTINATION, choice.longest_v4, choice.longest_v6)
@@ -176,34 +194,42 @@ class FlowAggregator:
         if destination is None or octets is None:
             return None
         packets = batch.counter(ie.PACKETS, ie.PACKETS_TOTAL)
-        ratio = np.asarray(batch.ratio, dtype=np.float64)
-        direction = batch.integers(ie.DIRECTION)
         return _Cells(
             keys=(device, destination.kind, destination.upper, destination.lower,
                   self._class(batch), _ingress(batch)),
-            octets=octets.astype(np.float64) * ratio,
-            packets=np.zeros(len(batch)) if packets is None else packets.astype(np.float64) * ratio,
+            octets=_scaled(octets, batch.ratio),
+            packets=np.zeros(len(batch)) if packets is None else _scaled(packets, batch.ratio),
             ratio=batch.ratio,
-            entering=np.arange(len(batch)) if direction is None else np.flatnonzero(direction == 0),
+            odd=odd,
+            start_ns=start_ns,
+            end_ns=end_ns,
         )  # fmt: skip
 
-    def _add_traffic(
-        self, cells: _Cells, start_ns: Integers, end_ns: Integers, odd: Floats | float, oldest: int
-    ) -> None:
-        for part in _parts(cells.entering, start_ns, end_ns, self._bin_ns):
-            shares = spread(start_ns[part], end_ns[part], self._bin_ns, oldest)
-            record = part[shares.record]
-            values = (
-                cells.octets[record] * shares.share,
-                cells.packets[record] * shares.share,
-                cells.ratio if isinstance(cells.ratio, float) else cells.ratio[record],
-                odd if isinstance(odd, float) else odd[record],
-                0.0,
-            )
-            keys = [shares.bin, *(picked(column, record) for column in cells.keys)]
-            self._traffic.add(keys, values, len(record))
+    def _entering(self, batch: RecordBatch, device: Column, cells: _Cells) -> _Cells:
+        """The records that count."""
+        direction = batch.integers(ie.DIRECTION)
+        if direction is None or not direction.any():
+            return cells
+        return cells.picked(np.flatnonzero(direction == 0))
+
+    def _add_traffic(self, cells: _Cells, oldest: int) -> None:
+        for some in _parts(cells, self._bin_ns):
+            part = cells.picked(some)
+            for shares in spread(part.start_ns, part.end_ns, self._bin_ns, oldest):
+                self._add_shares(part, shares)
             if self._traffic.should_merge:
                 self._traffic.replace(*self._folded(*self._traffic.merged()))
+
+    def _add_shares(self, cells: _Cells, shares: Shares) -> None:
+        keys = [shares.bin, *(picked(column, shares.record) for column in cells.keys)]
+        values = (
+            _scaled(cells.octets[shares.record], shares.share),
+            _scaled(cells.packets[shares.record], shares.share),
+            _values(cells.ratio, shares.record),
+            _values(cells.odd, shares.record),
+            0.0,
+        )
+        self._traffic.add(keys, values, len(shares.bin))
 
     def _class(self, batch: RecordBatch) -> Column:
         """The class: ipDiffServCodePoint, else the upper six bits of ipClassOfService."""
@@ -287,10 +313,18 @@ def _ingress(batch: RecordBatch) -> Integers:
     return np.where(logical == 0, batch.or_zero(ie.PHYSICAL_INGRESS), logical)
 
 
-def _parts(of: Integers, start_ns: Integers, end_ns: Integers, bin_ns: int) -> Iterator[Integers]:
+def _parts(cells: _Cells, bin_ns: int) -> Iterator[slice]:
     """The records in parts, so that those times their bins are never too many at once."""
-    step = MAX_ROWS
-    if len(of) and int((end_ns[of] - start_ns[of]).max()) > bin_ns:
+    rows, step = len(cells.octets), MAX_ROWS
+    if rows and int((cells.end_ns - cells.start_ns).max()) > bin_ns:
         step //= KEEP_BINS + 1 + _FUTURE_NS // bin_ns
-    for start in range(0, len(of), max(step, 1)):
-        yield of[start : start + step]
+    for start in range(0, rows, max(step, 1)):
+        yield slice(start, start + step)
+
+
+def _scaled(values: Floats, factor: Floats | float) -> Floats:
+    return values if isinstance(factor, float) and factor == 1.0 else values * factor
+
+
+def _values(column: Floats | float, rows: Rows) -> Floats | float:
+    return column if isinstance(column, float) else column[rows]

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from collectors.flows.elements import Kind, kind_of
 from collectors.flows.template import Template
 
+Buffer = bytes | memoryview
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _NTP_EPOCH_S = 2_208_988_800  # 1900-01-01 to 1970-01-01
 _NS_PER_S = 1_000_000_000
 _ADDRESS_OCTETS = 16
+_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,9 @@ class RecordBatch:
     domain: int
     export_time_s: Integers | int  # of the message: per record, or of all
     template: Template
-    fixed: bytes  # the fixed-length fields of all records, back to back
+    fixed: tuple[
+        Buffer, ...
+    ]  # the fixed-length fields of all records, back to back, in the pieces they came in
     count: int
     variable: Mapping[str, list[bytes]]
     ratio: Floats | float = 1.0  # packets represented by one packet seen: per record, or for all
@@ -41,9 +45,10 @@ class RecordBatch:
     @cached_property
     def records(self) -> NDArray[np.void]:
         """The fixed-length fields as one structured array."""
-        if not self.fixed:
+        if not self.template.columns:
             return np.zeros(self.count, self.template.dtype)
-        return np.frombuffer(self.fixed, self.template.dtype, self.count)
+        octets = self.fixed[0] if len(self.fixed) == 1 else b"".join(self.fixed)
+        return np.frombuffer(octets, self.template.dtype, self.count)
 
     @property
     def is_options(self) -> bool:
@@ -54,24 +59,25 @@ class RecordBatch:
         """Whether the template has the element."""
         return _key(id, enterprise) in self.template.names
 
-    def integers(self, id: int) -> Integers | None:
-        """An unsigned element as int64; None where the template lacks it. 2^63 and above saturate."""
+    def integers(self, id: int, most: int = _MOST) -> Integers | None:
+        """An unsigned element as int64, ``most`` where it is more; None where the template lacks it."""
         column = self._column(id)
         if column is None:
             return None
         if column.dtype.kind == "V":
             column = _widen(column)
-        if column.dtype.itemsize < 8:
-            return column.astype(np.int64)
-        whole = column.astype(np.uint64).view(np.int64)
-        if len(whole) and whole.min() < 0:
-            whole[whole < 0] = 2**63 - 1
-        return whole
+        whole = column.astype(np.uint64)
+        if column.dtype.itemsize == 8 or most < _MOST:
+            np.minimum(whole, np.uint64(most), out=whole)
+        return whole.view(np.int64)
 
-    def counter(self, delta: int, total: int) -> Integers | None:
+    def counter(self, delta: int, total: int) -> Floats | None:
         """A flow's count: since the record before, or of its whole life where that is what is told."""
-        since = self.integers(delta)
-        return self.integers(total) if since is None else since
+        for id in (delta, total):
+            column = self._column(id)
+            if column is not None:
+                return (_widen(column) if column.dtype.kind == "V" else column).astype(np.float64)
+        return None
 
     def or_zero(self, id: int) -> Integers:
         """An unsigned element, 0 where the template lacks it."""
@@ -112,14 +118,11 @@ class RecordBatch:
 
     def times_ns(self, id: int) -> Integers | None:
         """A time element as nanoseconds since the Unix epoch, or None."""
-        values = self.integers(id)
-        if values is None:
-            return None
         match kind_of(0, id):
             case Kind.SECONDS:
-                return _times(values, 2**33, _NS_PER_S)
+                return _times(self.integers(id, 2**33), _NS_PER_S)
             case Kind.MILLISECONDS:
-                return _times(values, 2**43, 1_000_000)
+                return _times(self.integers(id, 2**43), 1_000_000)
             case Kind.NTP:
                 return _ntp_ns(self._column(id))
         return None
@@ -137,7 +140,7 @@ def join(batches: Sequence[RecordBatch]) -> RecordBatch:
     return replace(
         first,
         export_time_s=per_record([batch.export_time_s for batch in batches], counts, np.int64),
-        fixed=b"".join([batch.fixed for batch in batches]),
+        fixed=tuple(piece for batch in batches for piece in batch.fixed),
         count=sum(counts),
         variable={name: [v for b in batches for v in b.variable[name]] for name in first.variable},
         ratio=per_record([batch.ratio for batch in batches], counts, np.float64),
@@ -161,10 +164,10 @@ def _key(id: int, enterprise: int) -> str:
     return f"{enterprise}/{id}" if enterprise else str(id)
 
 
-def _times(values: Integers, most: int, factor: int) -> Integers:
+def _times(values: Integers | None, factor: int) -> Integers | None:
     """In place: these are columns of a burst's length."""
-    np.minimum(values, most, out=values)
-    values *= factor
+    if values is not None:
+        values *= factor
     return values
 
 

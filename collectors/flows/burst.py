@@ -20,7 +20,7 @@ from collectors.flows.batch import Integers
 from collectors.flows.columns import Groups
 from collectors.flows.decoder import Exporter, FlowSession, Stream
 from collectors.flows.message import IPFIX, V9
-from collectors.flows.table import runs
+from collectors.flows.table import bounds
 from collectors.flows.template import FIRST_ID, Template
 from twin.errors import DecodeError
 
@@ -45,19 +45,26 @@ _NO_SET = 4  # octets of a set's header
 
 @dataclass(frozen=True)
 class Burst:
-    """Datagrams: the k-th is ``slots[k, :sizes[k]]``, from ``exporters[senders[k]]``."""
+    """Datagrams: the k-th is ``slots[k, :sizes[k]]``, from ``exporters[senders[k]]``.
+
+    What a slot has no room for goes on in ``rest[k]``.
+    """
 
     slots: Slots
     sizes: Integers
     senders: Integers
     exporters: list[Exporter]
+    rest: Slots | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def datagram(self, k: int) -> memoryview:
-        """One of them, where it lies."""
-        return self.slots[k, : self.sizes[k]].data
+        """One of them, where it lies; a copy if that is in two places."""
+        beyond = int(self.sizes[k]) - self.slots.shape[1]
+        if beyond <= 0 or self.rest is None:
+            return self.slots[k, : self.sizes[k]].data
+        return memoryview(self.slots[k].tobytes() + self.rest[k, :beyond].tobytes())
 
     def sender(self, k: int) -> Exporter:
         """Who sent it."""
@@ -109,7 +116,7 @@ def _feed_stream(
         return
     block = _Block(version, heads[version][rows], rows, burst.sizes[rows])
     key = burst.sender(first), version, int(block.heads["domain"][0])
-    for usual, like in _parts(block, block.usual()):
+    for usual, like in _parts(block, block.usual() & (block.sizes <= burst.slots.shape[1])):
         stream = session.find(*key) if usual else None
         known = np.zeros(len(like.rows), bool) if stream is None else _readable(stream, like)
         for readable, part in _parts(like, known):
@@ -120,9 +127,9 @@ def _feed_stream(
 
 def _parts(block: _Block, of: Flags) -> Iterator[tuple[bool, _Block]]:
     """The block in parts, each of one kind."""
-    bounds, _ = runs(of)
-    for start, end in pairwise(bounds.tolist()):
-        yield bool(of[start]), block.part(start, end)
+    places = bounds(of).tolist()
+    for start, end in pairwise(places):
+        yield bool(of[start]), block if len(places) == 2 else block.part(slice(start, end))
 
 
 @dataclass(frozen=True)
@@ -134,8 +141,7 @@ class _Block:
     rows: Integers  # which slots
     sizes: Integers
 
-    def part(self, start: int, end: int) -> _Block:
-        some = slice(start, end)
+    def part(self, some: slice | Flags) -> _Block:
         return _Block(self.version, self.heads[some], self.rows[some], self.sizes[some])
 
     @property
@@ -180,32 +186,27 @@ def _feed_block(session: FlowSession, stream: Stream, slots: Slots, block: _Bloc
         session.lost_records[stream.address] += lost
     for template, mine in of.items():
         for count in set(counts[mine].tolist()):
-            _gather(session, stream, template, slots, block, np.flatnonzero(mine & (counts == count)), count)
+            chosen = mine & (counts == count)
+            part = block if chosen.all() else block.part(chosen)
+            _gather(session, stream, template, slots, part, count)
     session.counters.messages += len(block.rows)
     stream.used = session.counters.messages
     return True
 
 
 def _gather(
-    session: FlowSession,
-    stream: Stream,
-    template: Template,
-    slots: Slots,
-    block: _Block,
-    chosen: Integers,
-    count: int,
+    session: FlowSession, stream: Stream, template: Template, slots: Slots, block: _Block, count: int
 ) -> None:
-    """So many records of each of the chosen datagrams."""
-    heads = block.heads[chosen]
-    sent_s = heads["sent_s"]
-    uptime_ms = heads["uptime_ms"] if block.version == V9 else np.full(len(chosen), -1)
-    bounds, _ = runs(sent_s, uptime_ms)
-    records = slots[block.rows[chosen], block.start : block.start + count * template.shortest]
+    """So many records of each of the datagrams."""
+    sent_s = block.heads["sent_s"]
+    uptime_ms = block.heads["uptime_ms"] if block.version == V9 else np.full(len(sent_s), -1)
+    places = bounds(sent_s, uptime_ms)
+    records = slots[block.rows, block.start : block.start + count * template.shortest]
     session.gather(
         stream,
         template,
         records.ravel().data,
-        (np.diff(bounds) * count).tolist(),
-        sent_s[bounds[:-1]].tolist(),
-        uptime_ms[bounds[:-1]].tolist(),
+        (np.diff(places) * count).tolist(),
+        sent_s[places[:-1]].tolist(),
+        uptime_ms[places[:-1]].tolist(),
     )

@@ -7,7 +7,7 @@ A prefix is three integers (*kind*, upper, lower half of the network address), w
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -45,6 +45,7 @@ DESTINATION = Side(
 
 
 Column = Integers | int  # one number where all rows have the same
+Rows = Integers | slice  # some rows of columns, or a range of them
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _lengths(lengths: Integers | None, bits: int, longest: int) -> Column:
     return np.minimum(np.where((lengths > 0) & (lengths <= bits), lengths, bits), longest)
 
 
-def picked(column: Column, rows: Integers) -> Column:
+def picked(column: Column, rows: Rows) -> Column:
     """These rows of a column."""
     return column if isinstance(column, int) else column[rows]
 
@@ -142,34 +143,34 @@ def _less_ms(uptime_ms: Integers | int, then_ms: Integers) -> Integers:
 
 @dataclass(frozen=True)
 class Shares:
-    """Records spread over time bins: entry k is ``share[k]`` of record ``record[k]``, in bin ``bin[k]``."""
+    """Records spread over time bins: entry k is a share of record ``record[k]``, in bin ``bin[k]``."""
 
-    record: Integers
+    record: Rows
     bin: Integers
-    share: Floats
+    share: Floats | float
 
 
-def spread(start_ns: Integers, end_ns: Integers, bin_ns: int, oldest: int = -(2**31)) -> Shares:
+def spread(start_ns: Integers, end_ns: Integers, bin_ns: int, oldest: int = -(2**31)) -> Iterator[Shares]:
     """Spread every record over the bins it covers, in proportion to time; an instant lies in one bin.
 
-    What a record covers before the oldest bin belongs to that.
+    What a record covers before the oldest bin belongs to that. First come all records with their first bins,
+    as they lie: most have no other; then what is left of those that have.
     """
     first = np.maximum(start_ns // bin_ns, oldest)
-    last = np.maximum(first, (end_ns - 1) // bin_ns)
-    alone = first == last
-    within, across = np.flatnonzero(alone), np.flatnonzero(~alone)
-    bins_each = (last - first)[across] + 1
-    record = np.repeat(across, bins_each)
-    offset = np.arange(len(record)) - np.repeat(np.cumsum(bins_each) - bins_each, bins_each)
-    bins = first[record] + offset
-    upper = np.minimum(end_ns[record], (bins + 1) * bin_ns)
-    overlap = upper - np.where(offset == 0, start_ns[record], bins * bin_ns)
-    share = overlap / (end_ns - start_ns)[record]
-    return Shares(
-        np.concatenate([within, record]),
-        np.concatenate([first[within], bins]),
-        np.concatenate([np.ones(len(within)), share]),
-    )
+    last = (end_ns - 1) // bin_ns
+    across = np.flatnonzero(last > first)
+    if not len(across):
+        yield Shares(slice(None), first, 1.0)
+        return
+    share, span = np.ones(len(first)), (end_ns - start_ns)[across]
+    share[across] = ((first[across] + 1) * bin_ns - start_ns[across]) / span
+    yield Shares(slice(None), first, share)
+    others = (last - first)[across]
+    which = np.repeat(np.arange(len(across)), others)
+    record = across[which]
+    bins = first[record] + 1 + np.arange(len(record)) - np.repeat(np.cumsum(others) - others, others)
+    part = np.minimum(end_ns[record], (bins + 1) * bin_ns) - bins * bin_ns
+    yield Shares(record, bins, part / span[which])
 
 
 class Groups:

@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from collectors.flows import elements as ie
-from collectors.flows.batch import RecordBatch, per_record
+from collectors.flows.batch import Buffer, RecordBatch, per_record
 from collectors.flows.message import PROTOCOLS, read_message
 from collectors.flows.sampling import Samplers
 from collectors.flows.sequence import Sequence
@@ -41,7 +41,6 @@ MAX_HELD_SETS, MAX_HELD_OCTETS, MAX_HELD_S = 128, 512 * 1024, 300  # per exporte
 
 Exporter = tuple[str, int] | tuple[str, int, str]  # address, port, transport where it is not UDP
 Ints = Collection[int]
-Buffer = bytes | memoryview
 StreamKey = tuple[Exporter, int, int]  # exporter, protocol version, domain
 
 
@@ -331,7 +330,7 @@ def _batch(stream: Stream, gathered: _Gathered) -> RecordBatch:
         domain=stream.domain,
         export_time_s=per_record(gathered.sent_s, counts, np.int64),
         template=gathered.template,
-        fixed=b"".join(gathered.fixed),
+        fixed=tuple(gathered.fixed),
         count=sum(counts),
         variable={name: [value for some in gathered.variable for value in some[name]] for name in names},
         uptime_ms=per_record(gathered.uptime_ms, counts, np.int64),

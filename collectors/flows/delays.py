@@ -64,7 +64,7 @@ class DelayAggregator:
         ]
         groups = Groups(keys, len(measured))
         sums = (
-            groups.sums(count.astype(np.float64)[measured]),
+            groups.sums(count[measured]),
             groups.sums(total_us[measured]),
             groups.lowest(low_us[measured]),
             groups.highest(high_us[measured]),

@@ -118,7 +118,7 @@ def _batches(flows: Iterable[_Flow]) -> list[RecordBatch]:
     batches = []
     for (exporter, version), mine in rows.items():
         batch = RecordBatch(
-            address=exporter, domain=0, export_time_s=0, template=_TEMPLATES[version], fixed=b"".join(mine),
+            address=exporter, domain=0, export_time_s=0, template=_TEMPLATES[version], fixed=tuple(mine),
             count=len(mine), variable={},
         )  # fmt: skip
         batches.append(replace(batch, ratio=Samplers().ratio(batch)))

@@ -92,11 +92,16 @@ def _concatenated(parts: Sequence[tuple[Keys, Values]]) -> tuple[Keys, Values]:
     return keys, [np.concatenate(columns) for columns in zip(*(values for _, values in parts), strict=True)]
 
 
-def runs(*columns: NDArray[Any]) -> tuple[Integers, Integers]:
-    """Where runs of equal rows start, and where the last one ends; the number of its run for every row."""
-    changes = np.zeros(len(columns[0]), dtype=bool)
-    changes[:1] = True
+def bounds(*columns: NDArray[Any]) -> Integers:
+    """Where runs of equal rows start, and where the last one ends."""
+    changes = np.zeros(len(columns[0]) + 1, dtype=bool)
+    changes[0] = changes[-1] = True
     for column in columns:
-        changes[1:] |= column[1:] != column[:-1]
-    starts = np.flatnonzero(changes)
-    return np.append(starts, len(changes)), np.cumsum(changes) - 1
+        changes[1:-1] |= column[1:] != column[:-1]
+    return np.flatnonzero(changes)
+
+
+def runs(*columns: NDArray[Any]) -> tuple[Integers, Integers]:
+    """The bounds of runs, and the number of its run for every row."""
+    found = bounds(*columns)
+    return found, np.repeat(np.arange(len(found) - 1), np.diff(found))

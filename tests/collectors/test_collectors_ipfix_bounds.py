@@ -237,7 +237,8 @@ def _content(batches: list[RecordBatch]) -> list[tuple[object, ...]]:
         sent = np.broadcast_to(np.asarray(batch.export_time_s), len(batch)).tolist()
         uptime = np.broadcast_to(np.asarray(batch.uptime_ms), len(batch)).tolist()
         size = batch.template.shortest
-        rows = [bytes(batch.fixed[at : at + size]) for at in range(0, len(batch.fixed), size)]
+        fixed = b"".join(batch.fixed)
+        rows = [fixed[at : at + size] for at in range(0, len(fixed), size)]
         found += [
             (batch.address, batch.domain, batch.template, *row)
             for row in zip(sent, uptime, rows, strict=True)
