@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from collectors.flows.batch import Floats, Integers, RecordBatch
 _NS_PER_S, _NS_PER_MS, _NS_PER_US = 1_000_000_000, 1_000_000, 1_000
 _V6 = 256
 _ROOM = 2**62  # for combined keys
+_SMALL = 64  # numbers so small are taken as they are
 _DENSE = 4  # keys that reach to so many times their number are counted instead of sorted
 _TIMES = (
     (ie.START_MS, ie.END_MS),
@@ -182,13 +183,23 @@ class Groups:
     def __init__(self, columns: Sequence[Column], rows: int) -> None:
         self._columns = columns
         key, size = _combined(columns, rows)
-        if size <= _DENSE * rows:
-            self.of, self.examples = _counted(key, size)  # the group of every row, a row of every group
-        else:
-            self.of, self.examples = _sorted(key)
+        self._key, self._size = (key, size) if size <= _DENSE * rows else _sorted(key)
+        example = np.full(self._size, -1, dtype=np.int64)
+        example[self._key] = np.arange(rows)
+        self._taken = np.flatnonzero(example >= 0)
+        self.examples = example[self._taken]  # a row of every group
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @cached_property
+    def of(self) -> Integers:
+        """The group of every row."""
+        if len(self) == self._size:
+            return self._key
+        number = np.zeros(self._size, dtype=np.int64)
+        number[self._taken] = np.arange(len(self))
+        return number[self._key]
 
     def distinct(self) -> list[Integers]:
         """The distinct rows, column by column, in order."""
@@ -199,9 +210,9 @@ class Groups:
 
     def sums(self, values: Floats | float) -> Floats:
         """Of every group."""
-        each = np.full(len(self.of), values) if isinstance(values, float) else values
-        summed: Floats = np.bincount(self.of, each, len(self)).astype(np.float64, copy=False)
-        return summed
+        each = None if isinstance(values, float) else values
+        summed = np.bincount(self._key, each, self._size)[self._taken].astype(np.float64, copy=False)
+        return summed * values if isinstance(values, float) else summed
 
     def highest(self, values: Floats | float) -> Floats:
         """Of every group."""
@@ -216,25 +227,15 @@ class Groups:
         return -self.highest(-values)
 
 
-def _counted(key: Integers, size: int) -> tuple[Integers, Integers]:
-    """(the group of every row, a row of every group), for keys below ``size``."""
-    example = np.full(size, -1, dtype=np.int64)
-    example[key] = np.arange(len(key))
-    taken = np.flatnonzero(example >= 0)
-    number = np.zeros(size, dtype=np.int64)
-    number[taken] = np.arange(len(taken))
-    return number[key], example[taken]
-
-
-def _sorted(key: Integers) -> tuple[Integers, Integers]:
-    """The same for any keys."""
+def _sorted(key: Integers) -> tuple[Integers, int]:
+    """Keys without gaps, in the same order; how many."""
     order = np.argsort(key)
     in_order = key[order]
     first = np.ones(len(key), dtype=bool)
     np.not_equal(in_order[1:], in_order[:-1], out=first[1:])
     of = np.empty(len(key), dtype=np.int64)
     of[order] = np.cumsum(first) - 1
-    return of, order[first]
+    return of, int(np.count_nonzero(first))
 
 
 def _combined(columns: Sequence[Column], rows: int) -> tuple[Integers, int]:
@@ -250,18 +251,32 @@ def _combined(columns: Sequence[Column], rows: int) -> tuple[Integers, int]:
         lowest, highest = int(column.min()), int(column.max())
         if lowest == highest:
             continue
-        digits, span = column, highest - lowest + 1
-        if span < _ROOM:
-            digits = column - lowest
-            zeros = _trailing_zeros(int(np.bitwise_or.reduce(digits)))
-            digits, span = digits >> zeros, ((span - 1) >> zeros) + 1
+        digits, span = _digits(column, lowest, highest)
         if span * size >= _ROOM and size > 1:
             combined, size = _numbered(combined)
         if span * size >= _ROOM:
             digits, span = _numbered(digits)
-        combined = combined * span + digits if size > 1 else digits
+        if size > 1:
+            combined *= span
+            combined += digits
+        else:
+            combined = digits if digits is not column else column.copy()
         size *= span
     return combined, size
+
+
+def _digits(column: Integers, lowest: int, highest: int) -> tuple[Integers, int]:
+    """The column as numbers from 0 on, as far as that is worth a look at every row; their range."""
+    if lowest >= 0 and highest < _SMALL:
+        return column, highest + 1
+    span = highest - lowest + 1
+    if span >= _ROOM:
+        return column, span
+    digits = column - lowest
+    if span < _SMALL:
+        return digits, span
+    zeros = _trailing_zeros(int(np.bitwise_or.reduce(digits)))
+    return digits >> zeros, ((span - 1) >> zeros) + 1
 
 
 def _trailing_zeros(bits: int) -> int:
