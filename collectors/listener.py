@@ -141,12 +141,12 @@ class FlowListener:
     def _drain(self, receiver: Receiver) -> None:
         """Read until there is nothing or the time is up."""
         until_s = time.perf_counter() + MAX_DRAIN_S
-        while self._take_in(receiver.receive()) == SLOTS and time.perf_counter() < until_s:
+        while self.take_in(receiver.receive()) == SLOTS and time.perf_counter() < until_s:
             pass
         if self._session.gathered_records >= MAX_GATHERED:
             self._take()
 
-    def _take_in(self, burst: Burst) -> int:
+    def take_in(self, burst: Burst) -> int:
         """Everything of a burst; how many datagrams that were."""
         known = np.array([exporter[0] in self._devices for exporter in burst.exporters], dtype=bool)
         ours = None

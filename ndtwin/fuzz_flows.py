@@ -6,16 +6,19 @@ import json
 import struct
 from collections.abc import Sequence
 from functools import partial
-from itertools import count
+from itertools import count, cycle
 
 import numpy as np
 
 from collectors.flows.aggregate import FlowAggregator
+from collectors.flows.burst import Burst
+from collectors.flows.decoder import Exporter
 from collectors.flows.foreign import read_foreign
 from collectors.flows.framing import Framer
 from collectors.flows.netflow import HEADER_V5, HEADER_V9, V5_TEMPLATE
 from collectors.flows.settings import ForeignFormat
 from collectors.listener import FlowListener
+from collectors.receive import MAX_OCTETS, SLOT_OCTETS
 from collectors.stats import CollectorStats
 from ndtwin.fuzzing import Take, Target
 from ndtwin.lab import ipfix_encoder as lab
@@ -26,6 +29,7 @@ _EXPORTER = "192.0.2.1"
 _NOW_S = 1_800_000_000
 _TICK_EVERY = 1_000  # messages: a second of the listener's clock
 _PORTS = 8
+_BURST, _BLOCK = 96, 9  # datagrams in a burst; every so many is a mutated one
 _RECORDS = 12
 
 
@@ -33,6 +37,7 @@ def flow_targets() -> Sequence[Target]:
     """IPFIX over UDP and TCP, NetFlow 9 and 5, and what other collectors write to Kafka."""
     return (
         Target("ipfix", _ipfix_messages(), _udp_taker),
+        Target("ipfix-bursts", _ipfix_messages(), _burst_taker),
         Target("ipfix-tcp", [b"".join(_ipfix_messages()), *_ipfix_messages()], _tcp_taker),
         Target("netflow9", _v9_messages(), _udp_taker),
         Target("netflow5", _v5_messages(), _udp_taker),
@@ -68,6 +73,38 @@ def _udp_taker() -> Take:
             now_ns[0] += 1_000_000_000
             listener.tick()
         return listener.receive(message, (_EXPORTER, 1 + number % _PORTS))
+
+    return take
+
+
+def _burst_taker() -> Take:
+    """As they come from a socket: many at once, in slots that still hold what was there before.
+
+    Between two mutated ones are good ones enough for a block.
+    """
+    listener, stats, now_ns = _listener()
+    templates, _, data, _ = _ipfix_messages()
+    slots, rest = np.zeros((_BURST, SLOT_OCTETS), np.uint8), np.zeros((_BURST, MAX_OCTETS), np.uint8)
+    slots[:, : len(data)] = np.frombuffer(data, np.uint8)
+    sizes, senders = np.full(_BURST, len(data)), np.arange(_BURST) % 2
+    exporters: list[Exporter] = [(_EXPORTER, 1), (_EXPORTER, 2)]
+    for exporter in exporters:
+        listener.receive(templates, exporter)
+    places, numbers = cycle(range(_BURST - 1, 0, -_BLOCK)), count(1)  # with the lowest a burst is whole
+
+    def take(message: bytes) -> bool:
+        k = next(places)
+        octets, sizes[k] = np.frombuffer(message, np.uint8), len(message)
+        slots[k, : min(len(octets), SLOT_OCTETS)] = octets[:SLOT_OCTETS]
+        rest[k, : max(len(octets) - SLOT_OCTETS, 0)] = octets[SLOT_OCTETS:]
+        if k >= _BLOCK:
+            return True
+        before = stats.undecoded_datagrams
+        listener.take_in(Burst(slots, sizes, senders, exporters, rest))
+        if next(numbers) % 16 == 0:
+            now_ns[0] += 1_000_000_000
+            listener.tick()
+        return stats.undecoded_datagrams < before + _BURST // _BLOCK
 
     return take
 
