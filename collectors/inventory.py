@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from collectors.flows.settings import FlowTable, check_flow_table
+from collectors.flows.settings import FlowDirection, FlowTable, check_flow_table
 from collectors.snmp.trap_table import TrapTable, check_trap_table
 from collectors.stamp.tables import (
     ProbeTable,
@@ -116,6 +116,7 @@ class Device(_Table, frozen=True):
     snmp: SnmpAccess | None = None
     netconf: NetconfAccess | None = None
     ipfix: bool = False  # it exports IPFIX or NetFlow from ``address``
+    flow_direction: FlowDirection | None = None  # "ignore": all its records are traffic that enters
     stamp: StampAccess | None = None  # it reflects STAMP probes
 
 
@@ -311,6 +312,8 @@ def _check_devices(inventory: Inventory) -> Problems:
             )
         if not (_accesses(device) or device.ipfix or device.stamp):
             yield place, "has neither snmp, netconf, ipfix nor stamp: give it at least one"
+        if device.flow_direction and not device.ipfix:
+            yield f"{place}.flow_direction", "says how to read flow export: add ipfix = true, or remove it"
         names[device.name] = i
         addresses[device.address] = device.name
 

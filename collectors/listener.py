@@ -30,8 +30,9 @@ from collectors.flows import cache
 from collectors.flows.aggregate import FlowAggregator, Granularity
 from collectors.flows.burst import Burst, feed_burst
 from collectors.flows.decoder import Exporter, FlowSession
+from collectors.flows.egress import EgressWatch
 from collectors.flows.framing import Framer
-from collectors.flows.settings import FlowTable
+from collectors.flows.settings import FlowDirection, FlowTable
 from collectors.receive import SLOTS, Receiver, open_socket, plain_address, receiver_of, taken
 from collectors.stats import CollectorStats
 from twin.errors import DecodeError
@@ -74,6 +75,7 @@ class FlowListener:
         bin_ns: int,
         clock: Callable[[], int],
         share: Share | None = None,
+        directions: Mapping[str, FlowDirection] | None = None,
     ) -> None:
         self._network = network
         self._devices = devices  # exporter address → device
@@ -86,9 +88,16 @@ class FlowListener:
         choice = Granularity(
             self._table.longest_prefix_v4, self._table.longest_prefix_v6, self._table.per_class
         )
+        directions = directions or {}  # device → what the inventory says of its flowDirection
         self._flows = FlowAggregator(
-            network, devices, bin_ns=bin_ns, granularity=choice, worker=self._share.worker
+            network,
+            devices,
+            bin_ns=bin_ns,
+            granularity=choice,
+            worker=self._share.worker,
+            undirected=[name for name, choice in directions.items() if choice == "ignore"],
         )
+        self._egress = EgressWatch(directions)
         self._lost_before: Counter[str] = Counter()
         self._unread_before: Counter[str] = Counter()
         self._letters: tuple[int, int] = (0, 0)  # (second, letters in it)
@@ -260,6 +269,27 @@ class FlowListener:
             self._untemplated_ns[address] = now_ns
         for record in self._flows.close(now_ns):
             self._emit(record)
+        self._tell_egress(now_ns)
+
+    def _tell_egress(self, now_ns: int) -> None:
+        """Count what flowDirection left out, and say whose records it leaves out by the half."""
+        more, remarkable = self._egress.look(self._flows.directions())
+        self._stats.egress_flow_records += more
+        for device, told, left_out in remarkable:
+            detail = (
+                f"{left_out} of {told} flow records say that they leave (flowDirection 1): not counted; "
+                'set flow_direction = "ignore" if it exports no packet twice, "trust" if it does'
+            )
+            _log().warning("exporter", device=device, problem=detail)
+            self._emit(
+                NetworkEvent(
+                    network=self._network,
+                    device=device,
+                    observed_at_ns=now_ns,
+                    kind="flows-egress",
+                    detail=detail,
+                )
+            )
 
     def _fault(self, message: bytes | memoryview, sender: Exporter, error: DecodeError) -> None:
         """What cannot be decoded: counted, kept, and told once for as long as it goes on."""

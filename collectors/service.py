@@ -250,6 +250,7 @@ def flow_listener(
         bin_ns=int(bin_s * 1e9),
         clock=clock,
         share=share,
+        directions={d.name: d.flow_direction for d in inventory.devices if d.flow_direction is not None},
     )
 
 

@@ -50,6 +50,7 @@ class CollectorStats:
     undecoded_datagrams: int = 0
     flow_records: int = 0
     lost_flow_records: int = 0
+    egress_flow_records: int = 0  # not counted as traffic: their flowDirection says that they leave
     unread_flow_sets: int = 0  # their templates did not come in time
     traps: int = 0  # traps and informs that came in
     unknown_traps: int = 0  # from addresses of no device
@@ -76,6 +77,7 @@ class CollectorStats:
             "undecoded_datagrams": self.undecoded_datagrams,
             "flow_records": self.flow_records,
             "lost_flow_records": self.lost_flow_records,
+            "egress_flow_records": self.egress_flow_records,
             "unread_flow_sets": self.unread_flow_sets,
             "traps": self.traps,
             "unknown_traps": self.unknown_traps,

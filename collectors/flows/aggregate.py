@@ -2,7 +2,8 @@
 
 Rules
 -----
-- *Traffic* is counted where it enters: records with flowDirection 0, or without a direction. Their octets and
+- *Traffic* is counted where it enters: records with flowDirection 0, or without a direction, and all of an
+  exporter whose directions are not believed; how many are left out is told (``directions``). Octets and
   packets, times the sampling ratio, are spread over the bins that the flow's start and end cover, in
   proportion to time, and summed per (destination prefix, DSCP, ingress interface). How fine the prefixes are
   and whether classes are told apart is the operator's choice (:class:`Granularity`).
@@ -22,7 +23,7 @@ record then, a tenth of a microsecond, and not by the message or the exporter.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -111,6 +112,7 @@ class FlowAggregator:
         grace_ns: int = 1_000_000_000,
         granularity: Granularity | None = None,
         worker: int = 0,
+        undirected: Collection[str] = (),
     ) -> None:
         self._network = network
         self._bin_ns = bin_ns
@@ -120,6 +122,9 @@ class FlowAggregator:
         self._names = sorted(set(devices.values()))
         index = {name: i for i, name in enumerate(self._names)}
         self._devices = {address: index[name] for address, name in devices.items()}
+        self._undirected = np.array([name in undirected for name in self._names], dtype=bool)
+        # Of every device: records that told a direction, and those of them that were not counted for it.
+        self._told, self._left_out = np.zeros(len(index), np.int64), np.zeros(len(index), np.int64)
         self._pending: dict[Template, _Pending] = {}
         self._pending_records = 0
         # bin, device, prefix (3), DSCP, ingress → octets, packets, ratio, odd times, folded
@@ -148,6 +153,11 @@ class FlowAggregator:
     def lost(self, address: str, records: int) -> None:
         """Records of an exporter that a sequence gap shows as lost: told in its next report."""
         self._lost[self._devices[address]] += records
+
+    def directions(self) -> Iterator[tuple[str, int, int]]:
+        """Device, records that told a direction so far, those of them that were not counted."""
+        for i in np.flatnonzero(self._told).tolist():
+            yield self._names[i], int(self._told[i]), int(self._left_out[i])
 
     def close(self, now_ns: int) -> list[Record]:
         """Reports of every bin that is over, and supplements to those reported before."""
@@ -208,9 +218,15 @@ class FlowAggregator:
     def _entering(self, batch: RecordBatch, device: Column, cells: _Cells) -> _Cells:
         """The records that count."""
         direction = batch.integers(ie.DIRECTION)
-        if direction is None or not direction.any():
+        if direction is None:
             return cells
-        return cells.picked(np.flatnonzero(direction == 0))
+        leaves = (direction != 0) & ~self._undirected[device]
+        of = np.broadcast_to(device, len(batch))
+        self._told += np.bincount(of, minlength=len(self._names))
+        if not leaves.any():
+            return cells
+        self._left_out += np.bincount(of[leaves], minlength=len(self._names))
+        return cells.picked(np.flatnonzero(~leaves))
 
     def _add_traffic(self, cells: _Cells, oldest: int) -> None:
         for some in _parts(cells, self._bin_ns):

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 
 MAX_PROCESSES = 64
+# Whether flowDirection is believed. Where nothing is said it is, and what that costs is told.
+FlowDirection = Literal["trust", "ignore"]
 ForeignFormat = Literal["pmacct", "goflow2"]  # of flows that other collectors write to Kafka
 
 

@@ -23,27 +23,36 @@ Row = tuple[str, str, int, int, int, int, int, int, int, int]
 COLUMNS = "%sa,%da,%sp,%dp,%pr,%tos,%pkt,%byt,%ts,%te"
 
 
-def write_pcap(path: Path, packets: int = 300, seed: int = 1) -> None:
-    """UDP packets of twenty flows, every fourth of them IPv6, with three types of service."""
+def write_pcap(
+    path: Path, packets: int = 300, seed: int = 1, *, flows: int = 20, two_way: bool = False
+) -> int:
+    """UDP packets of flows, every fourth of them IPv6, of three types of service; their octets from IP on."""
+    octets = 0
     random, at_s = Random(seed), 1_800_000_000.0
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-        for _ in range(packets):
+        for number in range(packets):
             at_s += 0.01
-            frame = _frame(random.randrange(20), random.randrange(10, 1000))
+            frame = _frame(
+                random.randrange(flows), random.randrange(10, 1000), back=two_way and number % 2 == 1
+            )
+            octets += len(frame) - 14
             whole_s = int(at_s)
             file.write(struct.pack("<IIII", whole_s, int((at_s - whole_s) * 1e6), len(frame), len(frame)))
             file.write(frame)
+    return octets
 
 
-def _frame(flow: int, length: int) -> bytes:
-    udp = struct.pack(">HHHH", 1000 + flow, 53, 8 + length, 0) + bytes(length)
+def _frame(flow: int, length: int, *, back: bool = False) -> bytes:
+    ports = (53, 1000 + flow) if back else (1000 + flow, 53)
+    udp = struct.pack(">HHHH", *ports, 8 + length, 0) + bytes(length)
     if flow % 4 == 0:
-        ends = IPv6Address("2001:db8::1").packed + IPv6Address(f"2001:db8:1::{flow + 1:x}").packed
-        return bytes(12) + b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(udp), 17, 64) + ends + udp
-    ends = ip_address(f"10.1.0.{flow}").packed + ip_address(f"10.2.{flow}.9").packed
+        ends = [IPv6Address("2001:db8::1").packed, IPv6Address(f"2001:db8:1::{flow + 1:x}").packed]
+        head = b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(udp), 17, 64)
+        return bytes(12) + head + b"".join(reversed(ends) if back else ends) + udp
+    ends = [ip_address(f"10.1.0.{flow}").packed, ip_address(f"10.2.{flow}.9").packed]
     head = struct.pack(">BBHHHBBH", 0x45, (flow % 3) << 5, 20 + len(udp), 0, 0, 64, 17, 0)
-    return bytes(12) + b"\x08\x00" + head + ends + udp
+    return bytes(12) + b"\x08\x00" + head + b"".join(reversed(ends) if back else ends) + udp
 
 
 def export_by_softflowd(softflowd: str, pcap: Path, version: int) -> list[bytes]:
