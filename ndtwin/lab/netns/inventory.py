@@ -48,6 +48,7 @@ def _device(router: Router, settings: LabSettings) -> dict[str, object]:
         "address": str(router.management.ip),
         "snmp": {"port": SNMP_PORT, "credentials": "lab"},
         "ipfix": True,
+        "flow_direction": "ignore",  # softflowd tells directions by addresses, and counts what enters only
         "stamp": {"address": str(router.router_id), "port": STAMP_PORT, "stateful": True},
     }
     if settings.netconf:
