@@ -5,7 +5,7 @@ pysnmp does what is common: versions, communities, the user-based security model
 
 - In version 3 a trap's sender is the authoritative engine (RFC 3414 section 3.2), so the keys of our users
   must be made for its engine id before its first trap can be read. That is done when a known device first
-  shows an engine id, for a bounded number of them.
+  shows an engine id. Each address has room for a few; the one that was heard longest ago goes first.
 - pysnmp lets old traps pass, so what was authentic is held against the newest boots and time of its engine
   (RFC 3414 section 3.2 step 7b): what is older by more than 150 s is a replay.
 - Why something was refused: pysnmp counts it (usmStats…); the counters before and after tell.
@@ -33,8 +33,10 @@ from collectors.snmp.gufo_engine import master_user
 from collectors.snmp.pysnmp_engine import AUTH, PRIVACY, plain
 from collectors.snmp.wire import Sender, sender_of
 
+_STATUS = 13  # usmUserStatus, the column of usmUserTable
 _WINDOW_S = 150  # RFC 3414 section 2.2.3
-MAX_ENGINES = 4096  # engine ids that keys are made for
+MAX_ENGINES = 8  # engine ids of one address that keys are kept for: pysnmp needs some 40 kB for each
+MAX_TIMES = 4096  # engine ids whose newest time is kept
 _REASONS = {
     "usmStatsWrongDigests": "wrong authentication key or protocol",
     "usmStatsDecryptionErrors": "wrong privacy key or protocol",
@@ -71,10 +73,10 @@ class TrapReceiver:
         self._engine: Any = SnmpEngine()
         self._engine.transport_dispatcher = _Outbox(self._outbox)
         self._users: dict[str, Credentials] = {}
-        self._known: set[tuple[bytes, str]] = set()
-        self._newest: dict[
-            bytes, tuple[int, int]
-        ] = {}  # engine id → (boots, time); of known ones, so bounded
+        # Address → (engine id, user) that keys were made for, the one heard last at the end.
+        self._known: dict[str, dict[tuple[bytes, str], None]] = {}
+        # Engine id → (boots, time); kept when keys go, or who drives them out could replay.
+        self._newest: dict[bytes, tuple[int, int]] = {}
         for i, one in enumerate(credentials):
             self._admit(i, one)
         self._receiver = NotificationReceiver(self._engine, self._got)
@@ -86,7 +88,7 @@ class TrapReceiver:
         for box in (self._outbox, self._inbox, self._failures):
             box.clear()
         sender = sender_of(datagram)
-        self._meet(sender)
+        self._meet(sender, source[0])
         before = self._counts()
         broken = ""
         try:
@@ -116,16 +118,34 @@ class TrapReceiver:
             self._users[credentials.user] = credentials
             self._add_user(credentials, None)  # informs: we are the authoritative engine
 
-    def _meet(self, sender: Sender | None) -> None:
-        """Make the keys for a sender's engine id that was not seen before."""
-        if sender is None or not sender.engine_id or len(self._known) >= MAX_ENGINES:
+    def _meet(self, sender: Sender | None, address: str) -> None:
+        """Make the keys for a sender's engine id that its address has not shown lately."""
+        if sender is None or not sender.engine_id:
             return
         key = sender.engine_id, sender.user
         credentials = self._users.get(sender.user)
-        if key in self._known or credentials is None or self._is_ours(sender):
+        if credentials is None or self._is_ours(sender):
             return
-        self._known.add(key)
-        self._add_user(credentials, sender.engine_id)
+        known = self._known.setdefault(address, {})
+        if key not in known:
+            if len(known) >= MAX_ENGINES:
+                self._forget(address, next(iter(known)))
+            if not self._has(key):
+                self._add_user(credentials, sender.engine_id)
+        known.pop(key, None)
+        known[key] = None
+
+    def _forget(self, address: str, key: tuple[bytes, str]) -> None:
+        """What was made for an engine id, unless another address shows it too."""
+        del self._known[address][key]
+        if not self._has(key):
+            (entry,) = self._engine.get_mib_builder().import_symbols("SNMP-USER-BASED-SM-MIB", "usmUserEntry")
+            row = entry.getInstIdFromIndices(OctetString(key[0]), key[1])
+            controller = self._engine.message_dispatcher.mib_instrum_controller
+            controller.write_variables(((*entry.name, _STATUS, *row), "destroy"), snmpEngine=self._engine)
+
+    def _has(self, key: tuple[bytes, str]) -> bool:
+        return any(key in known for known in self._known.values())
 
     def _is_ours(self, sender: Sender) -> bool:
         return sender.engine_id == bytes(self._engine.snmpEngineID)
@@ -137,7 +157,8 @@ class TrapReceiver:
         boots, time_s = self._newest.get(sender.engine_id, (0, 0))
         if (sender.boots, sender.time_s) < (boots, time_s - _WINDOW_S):
             return True
-        self._newest[sender.engine_id] = max((boots, time_s), (sender.boots, sender.time_s))
+        if sender.engine_id in self._newest or len(self._newest) < MAX_TIMES:
+            self._newest[sender.engine_id] = max((boots, time_s), (sender.boots, sender.time_s))
         return False
 
     def _add_user(self, credentials: Credentials, engine_id: bytes | None) -> None:

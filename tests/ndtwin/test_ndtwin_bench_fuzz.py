@@ -6,6 +6,9 @@ from random import Random
 
 import pytest
 
+from collectors.inventory import parse_inventory
+from collectors.snmp.trap_receiver import MAX_ENGINES, TrapReceiver
+from ndtwin import fuzz_snmp
 from ndtwin.bench_fuzz import bench_fuzz
 from ndtwin.fuzz_flows import flow_targets
 from ndtwin.fuzz_netconf import netconf_targets
@@ -81,6 +84,34 @@ def test_what_was_found_once_stays_mended(target: str, message: str) -> None:
     (found,) = [t for t in snmp_targets() if t.name == target]
     take = found.make()
     assert [take(bytes.fromhex(message)), take(found.seeds[0])] == [False, True]
+
+
+def test_ever_new_engine_ids_neither_grow_the_receiver_nor_silence_a_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Keys are kept for a few engine ids of an address; whoever was driven out is heard again."""
+    monkeypatch.setenv("NDTWIN_FUZZ_COMMUNITY", "any")
+    receiver = TrapReceiver(parse_inventory(fuzz_snmp._INVENTORY).credentials.values())
+    (target,) = snmp_targets()
+    trap = target.seeds[3]
+    assert trap.count(fuzz_snmp._ENGINE) == 2
+    for i in [*range(40), 0, 1]:
+        mine = trap.replace(fuzz_snmp._ENGINE, fuzz_snmp._ENGINE[:5] + b"%04d" % i)
+        assert receiver.receive(mine, ("192.0.2.1", 162)).bindings
+        assert receiver.receive(trap, ("192.0.2.2", 162)).bindings
+    assert {address: len(known) for address, known in receiver._known.items()} == {
+        "192.0.2.1": MAX_ENGINES,
+        "192.0.2.2": 1,
+    }
+    (entry,) = receiver._engine.get_mib_builder().import_symbols("SNMP-USER-BASED-SM-MIB", "usmUserEntry")
+    controller = receiver._engine.message_dispatcher.mib_instrum_controller
+    rows, at = 0, ((*entry.name, 1), None)
+    while True:
+        (at,) = controller.read_next_variables(at, snmpEngine=receiver._engine)
+        if at[0][: len(entry.name) + 1] != (*entry.name, 1):
+            break
+        rows += 1
+    assert rows == MAX_ENGINES + 2  # and the user of our own engine id
 
 
 def test_one_target_may_be_chosen() -> None:
