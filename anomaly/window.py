@@ -50,7 +50,7 @@ def window_of(view: StateView, prediction: Prediction) -> Window:
             expected,
             method,
             measured,
-            distrusted=doubt.paths & (measured.direction == "one-way"),
+            distrusted=doubt.delays(method, measured.direction),
         )
         for method, measured in sorted(view.delays.items())
     ]

@@ -252,7 +252,7 @@ class SnmpWork:
         events = self.watch.events(sample)
         for event in events:
             self.emit(event)
-        if events or self.poller.moved:
+        if events or self.poller.moved or self.poller.may_know_neighbours:
             self.topology_moved.set()
         for report in await self.poller.delays():
             self.emit(report)

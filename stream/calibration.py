@@ -120,8 +120,9 @@ def readings_of(view: StateView) -> list[Reading]:
     doubtful |= several_routes(network)  # corrections are by link; which of them these took is not known
     back = reverse_paths(len(network.nodes))
     readings = []
-    for _, measured in sorted(view.delays.items()):
-        round_trip = measured.direction == "round-trip"
-        untrusted = doubtful | doubtful[back] if round_trip else doubtful | doubt.paths
+    for method, measured in sorted(view.delays.items()):
+        untrusted = doubtful | doubt.delays(method, measured.direction)
+        if measured.direction == "round-trip":
+            untrusted |= doubtful[back]
         readings.append(Reading(measured, ~untrusted))
     return readings

@@ -24,7 +24,7 @@ import msgspec
 
 from stream.dedupe import Deduper, DeduperSnapshot, digest_of
 from stream.measure import delays_of, traffic_of
-from stream.rates import CounterSeries, RateRules
+from stream.rates import OF_INTERVALS, CounterSeries, RateRules
 from stream.resolve import Resolver
 from stream.windows import Verdict, WindowRules, Windows, WindowsSnapshot
 from twin.graph import GraphSnapshot, GraphState, InterfaceRates, InterfaceStatus, Measurements
@@ -44,8 +44,8 @@ Report = TypeVar("Report", FlowReport, DelayReport)
 # A poll tells all that was measured until it was made. A bin is told some time after its end, and again when
 # more is known of it: so the event time of its report is the bin's end.
 _BINNED_METHODS = frozenset({"ipfix-on-path"})
-_LINK_EVENTS = {"link-up": True, "link-down": False}
-_SILENCE_EVENTS = {"device-silent": True, "device-back": False}
+LINK_EVENTS = {"link-up": True, "link-down": False}
+SILENCE_EVENTS = {"device-silent": True, "device-back": False}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class NetworkSnapshot(msgspec.Struct, array_like=True):
     silenced_ns: dict[str, int]
     probers: dict[str, int]
     late: int
+    complaints: dict[str, tuple[int, tuple[str, ...]]] = {}
 
 
 class NetworkWindows:
@@ -90,6 +91,8 @@ class NetworkWindows:
         self._silenced_ns: dict[str, int] = {}  # device → when a collector said that it is silent
         self._probers: dict[str, int] = {}  # device that measures delays → end of its newest measurement
         self._late = 0  # since the last StateUpdate
+        # device → (when, what) its newest topology complains of: it holds until there is a newer one
+        self._complaints: dict[str, tuple[int, tuple[str, ...]]] = {}
 
     # ------------------------------------------------------------------ records in
 
@@ -160,7 +163,7 @@ class NetworkWindows:
         return update
 
     def _apply_changes(self, start_ns: int, end_ns: int) -> set[str]:
-        """Step 1. Flags: events besides those of links and silence, and what reports complain of."""
+        """Step 1. Flags: events besides those of links and silence, and what the newest reports say."""
         flags = set()
         ripe = sorted(
             (c.observed_at_ns, digest) for digest, c in self._changes.items() if c.observed_at_ns < end_ns
@@ -171,15 +174,16 @@ class NetworkWindows:
                 self.graph.apply(change)
             elif isinstance(change, DeviceTopology):
                 self.graph.apply(change)
-                flags |= {f"{flag}:{change.device}" for flag in change.quality}
-            elif change.kind in _LINK_EVENTS:
-                status = InterfaceStatus(at_ns, up=_LINK_EVENTS[change.kind])
+                if at_ns >= self._complaints.get(change.device, (0, ()))[0]:
+                    self._complaints[change.device] = (at_ns, change.quality)
+            elif change.kind in LINK_EVENTS:
+                status = InterfaceStatus(at_ns, up=LINK_EVENTS[change.kind])
                 self.graph.set_interface(change.device, change.interface, status)
-            elif change.kind in _SILENCE_EVENTS:
+            elif change.kind in SILENCE_EVENTS:
                 self._note_silence(change)
             elif at_ns >= start_ns:
                 flags.add(f"{change.kind}:{change.device}")
-        return flags
+        return flags | {f"{flag}:{device}" for device, (_, said) in self._complaints.items() for flag in said}
 
     def _ripe(self, reports: Mapping[bytes, Report], end_ns: int) -> list[Report]:
         """The reports that count for a window, in canonical order."""
@@ -191,7 +195,7 @@ class NetworkWindows:
         return ripe
 
     def _note_silence(self, event: NetworkEvent) -> None:
-        if _SILENCE_EVENTS[event.kind]:
+        if SILENCE_EVENTS[event.kind]:
             self._silenced_ns[event.device] = event.observed_at_ns
         else:
             self._silenced_ns.pop(event.device, None)
@@ -218,7 +222,8 @@ class NetworkWindows:
             rates |= {(device, name): one for name, one in mine.items()}
             flags |= flaws | self._silence(device, protocol, end_ns)
             inside = [sample for sample in series.before(end_ns) if sample.observed_at_ns >= start_ns]
-            flags |= {f"{flag}:{device}" for sample in inside for flag in sample.quality}
+            said = {flag for sample in inside for flag in sample.quality}
+            flags |= {f"{flag}:{device}" for flag in said - OF_INTERVALS}
         return rates, flags
 
     def _newest_ns(self, device: str, protocol: str, end_ns: int) -> int:
@@ -265,6 +270,7 @@ class NetworkWindows:
         self._delays = {digest: r for digest, r in self._delays.items() if _reach(r) > end_ns}
         self._probers = {device: at_ns for device, at_ns in self._probers.items() if at_ns >= gone_ns}
         self._silenced_ns = {device: at_ns for device, at_ns in self._silenced_ns.items() if at_ns >= gone_ns}
+        self._complaints = {device: one for device, one in self._complaints.items() if one[0] >= gone_ns}
 
     # ------------------------------------------------------------------ to bytes and back
 
@@ -281,6 +287,7 @@ class NetworkWindows:
             silenced_ns=dict(sorted(self._silenced_ns.items())),
             probers=dict(sorted(self._probers.items())),
             late=self._late,
+            complaints=dict(sorted(self._complaints.items())),
         )
 
     def restore(self, snapshot: NetworkSnapshot) -> None:
@@ -294,6 +301,7 @@ class NetworkWindows:
         self._silenced_ns = dict(snapshot.silenced_ns)
         self._probers = dict(snapshot.probers)
         self._late = snapshot.late
+        self._complaints = dict(snapshot.complaints)
 
 
 def _extent(record: Input) -> tuple[str, int, int]:

@@ -14,6 +14,11 @@ An interval says nothing, and is flagged, when
 - ``ambiguous-counters:DEV``: a 32-bit counter may have wrapped more than once at line rate, or went back
   while the speed, without which a wrap cannot be told from a reset, is unknown;
 - ``implausible:DEV``: the rate would exceed the line rate by more than a tenth.
+
+What a sample says of itself is told of the window it was taken in; what it says of the interval that ends
+with it (:data:`OF_INTERVALS`) is told of every window to which the interval gives something. Where a poll is
+missing, what came after the window's end may be counted into it and the other way round: ``gap:DEV``, unless
+as good as all of the interval lies on one side.
 """
 
 from __future__ import annotations
@@ -32,6 +37,8 @@ _UPTIME_WRAP_NS = 2**32 * 10_000_000  # TimeTicks: 32 bits of hundredths of a se
 _UPTIME_SLACK_NS = 30_000_000_000
 _PACKET_BITS_MIN = 64 * 8  # the smallest frame: bounds packets by the line rate
 _PACKET_BITS_MAX = 9216 * 8  # a jumbo frame is counted at one instant, however short the interval
+_MIXED = 0.1  # of the window: an interval that gives less to it, or reaches less beyond it, changes little
+OF_INTERVALS = frozenset(["reset", "gap", "renumbered"])
 Flags = set[str]
 
 
@@ -166,6 +173,7 @@ class CounterSeries:
         for before, after in self._intervals(start_ns, end_ns, rules):
             if cutoff_ns is not None and after.observed_at_ns > cutoff_ns:
                 break
+            flags |= _complaints(before, after, (start_ns, end_ns))
             if device_was_reset(before, after):
                 flags.add(f"reset:{after.device}")
             else:
@@ -183,6 +191,17 @@ class CounterSeries:
                 return
             if after_ns > start_ns and 0 < after_ns - before_ns <= rules.max_interval_ns:
                 yield before, after
+
+
+def _complaints(before: DeviceSample, after: DeviceSample, window: tuple[int, int]) -> Flags:
+    """What a sample says of the interval that ends with it, as far as it concerns the window."""
+    said = OF_INTERVALS.intersection(after.quality)
+    if "gap" in said:
+        inside_ns = min(after.observed_at_ns, window[1]) - max(before.observed_at_ns, window[0])
+        outside_ns = after.observed_at_ns - before.observed_at_ns - inside_ns
+        if min(inside_ns, outside_ns) < _MIXED * (window[1] - window[0]):
+            said -= {"gap"}
+    return {f"{flag}:{after.device}" for flag in said}
 
 
 def _share_out(

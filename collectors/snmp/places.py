@@ -15,6 +15,9 @@ class Places:
         self._addresses: dict[str, dict[str, str]] = {}  # address → device → interface
         self._routers: dict[str, set[str]] = {}
         self._of: dict[str, set[str]] = {}  # device → its addresses, to take them back
+        self.learnt = (
+            0  # how often something new was learnt: whom a device did not know then, it may know now
+        )
 
     def settle(self, device: str, addresses: Iterable[str]) -> None:
         """A device's addresses as the inventory knows them; for good."""
@@ -24,7 +27,10 @@ class Places:
     def learn(self, device: str, addresses: Iterable[InterfaceAddress], router_id: str) -> None:
         """What a device says now; replaces what it said before."""
         now = {one.address: one.interface for one in addresses if not _is_private_to_host(one.address)}
-        for gone in self._of.get(device, set()) - set(now):
+        before = self._of.get(device, set())
+        new_id = router_id not in ("", "0.0.0.0") and device not in self._routers.get(router_id, set())
+        self.learnt += new_id or before != set(now)
+        for gone in before - set(now):
             self._addresses[gone].pop(device, None)
         for address, interface in now.items():
             self._addresses.setdefault(address, {})[device] = interface

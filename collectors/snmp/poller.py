@@ -82,6 +82,7 @@ class SnmpPoller:
     _stamps: Mapping[str, int | None] = field(default_factory=dict)
     _state: _State = field(default_factory=_State)
     _has_queues: bool = False
+    _unknown_since: int | None = None  # what the places had learnt when a neighbour was nobody's
 
     def __post_init__(self) -> None:
         self._probes = Probes(self.network, self.device, self.clock)
@@ -147,6 +148,7 @@ class SnmpPoller:
             found = addresses_old(await columns(engine, t.ADDRESSES_OLD), names)
         adjacent = await self._lldp(engine, names)
         by_ospf, unknown = await self._ospf(engine, names, found)
+        self._unknown_since = self.places.learnt if unknown else None
         old, table = await first_table(engine, (t.ROUTES, t.ROUTES_OLD))
         await self._probes.look(engine)
         self._has_queues = bool(await engine.walk(t.QOS_POLICIES["if_index"]))
@@ -160,6 +162,11 @@ class SnmpPoller:
             routes=(routes_old if old else routes)(table, names),
             quality=("neighbours-unknown",) if unknown else (),
         )
+
+    @property
+    def may_know_neighbours(self) -> bool:
+        """Whether devices that were read since the last topology may be the neighbours it did not know."""
+        return self._unknown_since is not None and self._unknown_since != self.places.learnt
 
     async def _lldp(self, engine: SnmpEngine, names: Mapping[int, str]) -> tuple[Neighbour, ...]:
         """LLDP of 2009 where the device has its module, else of 2005."""

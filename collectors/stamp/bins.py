@@ -21,6 +21,7 @@ from collectors.stamp.sender import Echo
 from twin.records import PathDelay
 
 MOST_ERROR = 1 / 3  # of the round trip, by both clocks together
+GAP = 0.1  # of a bin's packets: fewer that were not sent leave its mean what it is
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _quality(one: _Bin, splits: list[Split]) -> tuple[str, ...]:
     echoes = [echo for _, echo in one.echoes]
     flags = {
         "clock-step": one.stepped,
-        "probe-gap": one.skipped > 0,
+        "probe-gap": one.skipped > GAP * (one.sent + one.skipped),
         "sender-held-up": any(echo.doubted for echo in echoes),
         "reflector-reset": any(split.reset for split in splits),
         "class-remarked": any(echo.remarked for echo in echoes),

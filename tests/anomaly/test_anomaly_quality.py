@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from anomaly.quality import EFFECTS, distrust, telemetry_findings
+from anomaly.quality import EFFECTS, INFORMATIVE, distrust, telemetry_findings
 from anomaly.residuals import Expectation, observations, residual
 from anomaly.wander import link_wander_s
+from stream.network import LINK_EVENTS, SILENCE_EVENTS
 from twin.compare import reverse_paths
 from twin.graph_view import MeasuredDelays
 from twin.network import Link, Network, Traffic
 from twin.queueing import MG1K
+from twin.records import DelayMethod, Direction
 from twin.simulator import Flow, PacketSizes, Simulator
 from twin.topologies import nsfnet
 from twin.traffic import lab_scenario
@@ -41,7 +48,7 @@ def test_missing_flows_put_every_link_they_cross_in_doubt(scene: tuple[Network, 
         for link in network.paths.of(path)
     }
     assert set(np.flatnonzero(doubt.links)) == crossed
-    assert not doubt.paths.any()
+    assert not doubt.delays("stamp", "one-way").any()
     assert not doubt.counters.any()
 
 
@@ -49,9 +56,125 @@ def test_a_clock_that_is_off_spoils_one_way_delays_from_and_to_it(scene: tuple[N
     """Both directions, and nothing else; round trips are not touched by it."""
     network, _ = scene
     doubt = distrust(network, ("clock-unsynchronised:NE",))
-    ends = [network.path_ends(path) for path in np.flatnonzero(doubt.paths)]
+    for method in ("stamp", "ipfix-on-path"):
+        ends = [network.path_ends(path) for path in np.flatnonzero(doubt.delays(method, "one-way"))]
+        assert len(ends) == 2 * (len(network.nodes) - 1)
+        assert all(network.node_index["NE"] in end for end in ends)
+    assert not doubt.delays("stamp-round-trip", "round-trip").any()
+
+
+def test_a_prober_that_was_held_up_spoils_what_it_measured(scene: tuple[Network, Traffic]) -> None:
+    """Its one-way delays there and back, and its round trips; not the traffic's own, nor others' trips."""
+    network, _ = scene
+    doubt, node = distrust(network, ("probe-gap:NE",)), network.node_index["NE"]
+    ends = [network.path_ends(path) for path in np.flatnonzero(doubt.delays("stamp", "one-way"))]
     assert len(ends) == 2 * (len(network.nodes) - 1)
-    assert all(network.node_index["NE"] in end for end in ends)
+    trips = [network.path_ends(path) for path in np.flatnonzero(doubt.delays("stamp", "round-trip"))]
+    assert len(trips) == len(network.nodes) - 1
+    assert {source for source, _ in trips} == {node}
+    assert not doubt.delays("ipfix-on-path", "one-way").any()
+    assert not doubt.links.any()
+    assert not doubt.counters.any()
+
+
+@pytest.mark.parametrize("kind", ["gap", "renumbered", "reset", "warm-start"])
+def test_counters_at_both_ends_of_the_links_are_in_doubt(kind: str, scene: tuple[Network, Traffic]) -> None:
+    """Of the node that a poll is missing of, that numbered its interfaces anew or restarted; of no other."""
+    network, _ = scene
+    doubted = {network.link_names[k] for k in np.flatnonzero(distrust(network, (f"{kind}:NE",)).counters)}
+    assert doubted == {link.name for link in network.links if "NE" in (link.source, link.target)}
+    assert telemetry_findings(network, (f"{kind}:NE",)) == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["renumbered", "flows-lost", "sequence-gap", "flows-without-template", "flow-times", "cells-folded"],
+)
+def test_flows_that_are_not_all_there_put_their_links_in_doubt(
+    kind: str, scene: tuple[Network, Traffic]
+) -> None:
+    """Whatever the reason."""
+    network, _ = scene
+    assert distrust(network, (f"{kind}:WA",)).links.any()
+    assert (distrust(network, (f"{kind}:WA",)).links == distrust(network, ("flows-missing:WA",)).links).all()
+
+
+def test_an_incomplete_topology_is_told(scene: tuple[Network, Traffic]) -> None:
+    """Links may be missing: nothing measured is doubted for it."""
+    network, _ = scene
+    (finding,) = telemetry_findings(network, ("neighbours-unknown:WA",))
+    assert "WA has OSPF neighbours that no known device is" in finding.summary
+    doubt = distrust(network, ("neighbours-unknown:WA",))
+    assert not any(flags.any() for flags in (doubt.links, doubt.clocks, doubt.round_trips, doubt.counters))
+
+
+def test_what_is_said_of_every_device_is_said_once(scene: tuple[Network, Traffic]) -> None:
+    """Clocks, or flows that nobody sends: one finding about the collectors, which does not claim silence."""
+    network, _ = scene
+    for kind in ("clock-unsynchronised", "flows-missing"):
+        (finding,) = telemetry_findings(network, tuple(f"{kind}:{node}" for node in network.nodes))
+        assert finding.suspects[0].hypothesis == kind
+        assert finding.summary == f"the collectors find that every device {EFFECTS[kind].told}"
+    mixed = [f"{('clock-step', 'flow-times')[k % 2]}:{node}" for k, node in enumerate(network.nodes)]
+    assert len(telemetry_findings(network, tuple(mixed))) == len(network.nodes)
+
+
+CODE = Path(__file__).parents[2]
+# Hyphenated words in the modules that raise flags, which are none.
+OTHER_WORDS = {
+    *get_args(Direction), *get_args(DelayMethod), *LINK_EVENTS, *SILENCE_EVENTS,
+    "netconf-no-notifications", "netconf-config-change", "netconf-capability-change",
+    "added-capability", "deleted-capability", "if-name",
+}  # fmt: skip
+
+
+def _raised(path: Path) -> Iterator[str]:
+    """Every word in a module that may be a kind of flag.
+
+    Hyphenated ones wherever they are; single ones where a flag is made: ``f"late:{…}"``, ``quality=(…)``,
+    the keys of a function called quality, and what functions of the counters' module return.
+    """
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(word)) if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+:?", word):
+                yield word
+            case ast.JoinedStr(values=[ast.Constant(value=str(word)), *_]) if re.fullmatch(
+                r"[a-z0-9]+:", word
+            ):
+                yield word
+            case ast.keyword(
+                arg="quality", value=ast.Tuple(elts=words) | ast.IfExp(body=ast.Tuple(elts=words))
+            ):
+                yield from (word.value for word in words if isinstance(word, ast.Constant))
+            case ast.FunctionDef(name="quality" | "_quality"):
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.Dict):
+                        yield from (key.value for key in inner.keys if isinstance(key, ast.Constant))
+            case ast.Return(value=ast.expr() as value) if path.name == "rates.py":
+                words = [w.value for w in ast.walk(value) if isinstance(w, ast.Constant)]
+                yield from (word for word in words if isinstance(word, str) and word.strip(":"))
+
+
+def test_every_kind_that_is_raised_is_known() -> None:
+    """Whoever raises a new kind says here what must not be believed then, or why nothing suffers."""
+    modules = [*(CODE / "collectors").rglob("*.py"), *(CODE / "stream").glob("*.py"), CODE / "twin/graph.py"]
+    raising = [path for path in modules if re.search(r"quality|NetworkEvent|KINDS|_tell\(", path.read_text())]
+    raised = {word.removesuffix(":") for path in raising for word in _raised(path)} - OTHER_WORDS
+    assert {
+        "gap",
+        "late",
+        "silent",
+        "implausible",
+        "flow-times",
+        "trap-storm",
+        "probe-gap",
+    } <= raised  # it sees
+    assert raised - EFFECTS.keys() - INFORMATIVE.keys() == set()
+    assert EFFECTS.keys() & INFORMATIVE.keys() == set()
+    assert (
+        EFFECTS.keys() | INFORMATIVE.keys()
+    ) - raised == set()  # and nothing is described that is not raised
 
 
 def test_every_told_effect_names_the_device(scene: tuple[Network, Traffic]) -> None:

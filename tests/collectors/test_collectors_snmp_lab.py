@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Iterator
 
 import pytest
-from collector_peers import LabAgents, inventory_of
+from collector_peers import SECRETS, LabAgents, free_udp_port, inventory_of, lab_device
 
 from collectors.inventory import Engine
 from collectors.snmp.open import Shared, open_engine
 from collectors.snmp.poller import SnmpPoller
-from twin.records import DeviceTopology, InterfaceAddress, Neighbour, Route
+from collectors.targets import SnmpWork
+from ndtwin.lab import ber
+from ndtwin.lab.mib import Cell, fixed
+from ndtwin.lab.snmp_agent import SnmpAccess, SnmpAgent, SnmpProtocol
+from twin.records import DeviceTopology, InterfaceAddress, Neighbour, Record, Route
 
 WAYS = [(engine, version) for engine in ("gufo", "pysnmp") for version in ("v2c", "v3")]
 
@@ -94,6 +100,52 @@ async def test_a_change_stamp_that_moves_asks_for_topology(lab: LabAgents, share
     lab.device.changed()
     await poller.sample()
     assert poller.moved
+
+
+class OspfAgent(SnmpAgent):
+    """The lab's agent with one full OSPF neighbour, of router id 10.255.0.2 (RFC 4750 section 5, nbr)."""
+
+    def _cells(self, version_1: bool) -> Iterator[Cell]:
+        yield from super()._cells(version_1)
+        row = (172, 16, 0, 1, 0)
+        yield (1, 3, 6, 1, 2, 1, 14, 10, 1, 3), row, fixed(ber.tlv(ber.IP_ADDRESS, bytes([10, 255, 0, 2])))
+        yield (1, 3, 6, 1, 2, 1, 14, 10, 1, 6), row, fixed(ber.integer(8))
+
+
+async def test_a_neighbour_that_nobody_knows_yet_is_asked_for_again(shared: Shared) -> None:
+    """Topology is incomplete and says so until its neighbour was read, and is then read at the next poll."""
+    port, log = free_udp_port(), list[Record]()
+    access = SnmpAccess(SECRETS["T_COMMUNITY"], "ndtwin", SECRETS["T_AUTH"], SECRETS["T_PRIVACY"])
+    protocol = SnmpProtocol(OspfAgent(lab_device(), access))
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: protocol, local_addr=("127.0.0.1", port))
+    table = f'name = "WA"\naddress = "127.0.0.1"\nsnmp = {{ port = {port}, credentials = "v2c" }}'
+    inventory = inventory_of(table)
+    opened = open_engine(inventory, inventory.devices[0], shared, timeout_s=2.0)
+    poller = SnmpPoller("net", "WA", opened, opened, time.time_ns)
+    work = SnmpWork(poller, log.append, asyncio.Event(), 10**9)
+
+    async def asks_again() -> bool:
+        await work.poll()
+        asked = work.topology_moved.is_set()
+        work.topology_moved.clear()
+        return asked
+
+    await work.poll_topology()
+    assert not await asks_again()
+    for read, helps in (("CA2", ""), ("CA1", "10.255.0.2")):
+        poller.places.learn(
+            read, (InterfaceAddress(interface="lo", address=f"10.8.0.{read[2]}", prefix=""),), helps
+        )
+        assert await asks_again()
+        await work.poll_topology()
+        assert not await asks_again()
+    poller.places.learn("CA3", (), "10.255.0.3")
+    assert not await asks_again()  # it knows all of its own
+    transport.close()
+    told = [record for record in log if isinstance(record, DeviceTopology)]
+    assert [one.quality for one in told] == [("neighbours-unknown",), ("neighbours-unknown",), ()]
+    assert "CA1" in {one.remote_device for one in told[2].neighbours if one.protocol == "ospf"}
 
 
 @pytest.mark.parametrize(("engine", "credentials"), WAYS)

@@ -129,6 +129,25 @@ def test_a_sample_says_what_only_the_one_before_can_tell(case: str) -> None:
     assert watch.quality(noted, 10 * S) == ("counters-32bit", *flags)
 
 
+def test_what_is_said_of_an_interval_reaches_every_window_that_it_gives_to() -> None:
+    """A missing poll where it mixes two windows: from 4 s before the bound to 6 s after; the rest always."""
+    late = msgspec.structs.replace(sample(16), quality=("gap", "renumbered", "counters-32bit"))
+    series = CounterSeries()
+    for number, one in enumerate((sample(6), late, sample(21))):
+        series.add(one, bytes([number]))
+    flags = [series.rates(T0 + start * S, T0 + (start + 10) * S, RateRules())[1] for start in (0, 10, 20)]
+    assert flags == [{"gap:R", "renumbered:R"}, {"gap:R", "renumbered:R"}, set()]
+
+
+@pytest.mark.parametrize(("first_s", "last_s"), [(0.0, 9.0), (0.5, 10.5), (-0.5, 9.8), (-20.0, 0.5)])
+def test_a_missing_poll_that_mixes_nothing_is_no_gap(first_s: float, last_s: float) -> None:
+    """As good as all of the interval lies within the window, or outside of it."""
+    series = CounterSeries()
+    series.add(sample(first_s), b"0")
+    series.add(msgspec.structs.replace(sample(last_s), quality=("gap",)), b"1")
+    assert series.rates(T0, T0 + 10 * S, RateRules())[1] == set()
+
+
 def test_names_follow_the_columns_through_renumbering() -> None:
     """After a reboot two interfaces changed their numbers: each name keeps its own counters."""
 

@@ -141,6 +141,41 @@ def test_a_collector_that_says_silent_is_believed_at_once() -> None:
     assert [("silent:R002" in found[k][0].quality) for k in (2, 3, 4)] == [False, True, False]
 
 
+def test_a_missing_poll_is_flagged_in_the_windows_it_mixes() -> None:
+    """R001's poll at 20 s is missing: what it counted from 15 to 25 s is shared out to two windows."""
+    log: list[Record] = []
+    for record in RING.log(60):
+        second = (event_time_ns(record) - T0) // S
+        if isinstance(record, DeviceSample) and record.device == "R001" and second in (20, 25):
+            if second == 20:
+                continue
+            record = msgspec.structs.replace(record, quality=("gap",))  # noqa: PLW2901  the log as told
+        log.append(record)
+    found = states(log)
+    assert {k for k, (update, _) in found.items() if "gap:R001" in update.quality} == {2, 3}
+
+
+def test_what_a_topology_complains_of_holds_until_there_is_a_newer_one() -> None:
+    """Topology is told less often than windows close; an older report that comes late takes nothing back."""
+    told = RING.topology(1, T0 + 22 * S)
+    unknown = msgspec.structs.replace(told, quality=("neighbours-unknown",))
+    known = msgspec.structs.replace(told, observed_at_ns=T0 + 48 * S)
+    stale = msgspec.structs.replace(told, observed_at_ns=T0 + 21 * S)
+    pipeline, out = NetworkPipeline(), []
+    for record in ordered(RING.log(60), [unknown, known]):
+        out += [*pipeline.on_time(event_time_ns(record)), *pipeline.on_record(record)]
+        if event_time_ns(record) == T0 + 35 * S + 10_000_000:
+            out += pipeline.on_record(stale)
+            successor = NetworkPipeline()  # and a restart forgets nothing
+            successor.restore(pipeline.snapshot())
+            pipeline = successor
+    out += pipeline.on_time(T0 + 80 * S)
+    flagged = [
+        u.version - V0 for u in out if isinstance(u, StateUpdate) and "neighbours-unknown:R001" in u.quality
+    ]
+    assert flagged == [3, 4]
+
+
 def test_netconf_stands_in_when_snmp_was_never_there() -> None:
     """With NETCONF samples alone, every 5 s, loads are measured from those before the window's end."""
     log = [
