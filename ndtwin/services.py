@@ -29,6 +29,7 @@ from stream.topics import INPUT_TOPICS
 from twin.errors import ConfigError
 
 BEAT_S = 1.0
+_FLUSH_S = 5.0  # how long offsets of flow topics wait for the reports; then for the next turn
 DETECT_TOPICS = ("ndt.state", "ndt.predictions")
 
 
@@ -45,7 +46,11 @@ def run_collect(settings: Settings, stop: threading.Event) -> None:
         async def run() -> None:
             ended = asyncio.Event()
             beats = asyncio.create_task(_beat(heart, stats, workers, stop, ended))
-            topics = asyncio.create_task(run_flow_topics(settings, inventory, publisher.publish, stats))
+            topics = asyncio.create_task(
+                run_flow_topics(
+                    settings, inventory, publisher.publish, stats, lambda: publisher.flush(_FLUSH_S) == 0
+                )
+            )
             topics.add_done_callback(lambda _: ended.set())  # it never ends by itself: something is wrong
             await run_collectors(
                 inventory,

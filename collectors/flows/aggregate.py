@@ -142,6 +142,9 @@ class FlowAggregator:
         if batch.is_options:
             return
         pending = self._pending.get(batch.template)
+        if pending is not None and abs(now_ns - pending.since_ns) > self._bin_ns:
+            self._sum()  # what is read late is judged by the time it came, not by that of what came before
+            pending = None
         if pending is None:
             pending = self._pending[batch.template] = _Pending(now_ns)
         pending.devices.append(device)
@@ -158,6 +161,16 @@ class FlowAggregator:
         """Device, records that told a direction so far, those of them that were not counted."""
         for i in np.flatnonzero(self._told).tolist():
             yield self._names[i], int(self._told[i]), int(self._left_out[i])
+
+    @property
+    def unreported_bin(self) -> int | None:
+        """The newest bin that has traffic which was not reported, after ``close``; None: all was."""
+        return self._traffic.highest
+
+    @property
+    def closed_bin(self) -> int | None:
+        """The newest bin that was reported."""
+        return self._closed_bin
 
     def close(self, now_ns: int) -> list[Record]:
         """Reports of every bin that is over, and supplements to those reported before."""

@@ -35,6 +35,7 @@ from collectors.flows.template import Field, Template
 from twin.errors import DecodeError
 
 _MOST = 2**63 - 1
+_NOT_TOLD = frozenset("0-:. ")  # all there is in a time stamp that tells nothing
 _TIMES_AND_COUNTS = "QQQQIIB"
 _COMMON = (
     (ie.START_MS, 8), (ie.END_MS, 8), (ie.OCTETS, 8), (ie.PACKETS, 8), (ie.SAMPLING_INTERVAL, 4),
@@ -152,8 +153,8 @@ def _read_pmacct(line: bytes) -> list[_Flow]:
     told = msgspec.json.decode(line, type=_Pmacct, strict=False)
     if told.event_type != "purge":
         return []
-    start_ms = _milliseconds(told.timestamp_start or told.stamp_inserted)
-    end_ms = _milliseconds(told.timestamp_end or told.stamp_updated or told.timestamp_start)
+    start_ms = _milliseconds(told.timestamp_start, told.stamp_inserted, told.timestamp_end)
+    end_ms = _milliseconds(told.timestamp_end, told.stamp_updated, told.timestamp_start)
     return [
         _Flow(
             exporter=_address(told.peer_ip_src, "peer_ip_src: add it to `aggregate`"),
@@ -169,8 +170,14 @@ def _read_pmacct(line: bytes) -> list[_Flow]:
     ]
 
 
-def _milliseconds(stamp: str) -> int:
-    """Seconds since 1970 (timestamps_since_epoch), RFC 3339, or a date and time, which are taken as UTC."""
+def _milliseconds(*stamps: str) -> int:
+    """The first that is told, where "0000-00-00 00:00:00.000000" is how pmacct says that it does not know.
+
+    Seconds since 1970 (timestamps_since_epoch), RFC 3339, or a date and time, which are taken as UTC.
+    """
+    stamp = next((one for one in stamps if not _NOT_TOLD.issuperset(one)), "")
+    if not stamp:
+        raise ValueError("it lacks times: add timestamp_start and timestamp_end to `aggregate`")
     if stamp.replace(".", "", 1).isdecimal():
         return round(float(stamp) * 1000)
     moment = datetime.fromisoformat(stamp)

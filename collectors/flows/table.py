@@ -41,6 +41,11 @@ class Table:
             self._lowest = min(self._lowest, int(self._fresh[-1][0][0].min()))
 
     @property
+    def highest(self) -> int | None:
+        """Of the first keys; None where there are no rows."""
+        return max((int(keys[0].max()) for keys, _ in self._parts()), default=None)
+
+    @property
     def should_merge(self) -> bool:
         """Whether there is so much unmerged that merging pays."""
         return self._fresh_rows > max(_MERGE_ROWS, len(self._keys[0]))

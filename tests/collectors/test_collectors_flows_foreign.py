@@ -87,6 +87,9 @@ def test_markers_of_pmacct_are_no_flows() -> None:
         ("1764115201.250000", "1764115202.500000", (1250, 2500)),
         ("2025-11-26T00:00:01.250000Z", "2025-11-26T01:00:02+01:00", (1250, 2000)),
         ("2025-11-26 00:00:01.250000", "2025-11-26 00:00:01", (1250, 1250)),
+        # As nfacctd 1.7.7 writes what softflowd exports: it does not know when the flow ended.
+        ("2025-11-26 00:00:02.000000", "0000-00-00 00:00:00.000000", (2000, 61_000)),
+        ("0.000000", "1764115202.500000", (0, 2500)),
     ],
 )
 def test_times_of_pmacct_in_every_form(start: str, end: str, expected_ms: tuple[int, int]) -> None:
@@ -115,6 +118,10 @@ def test_without_flow_times_the_bin_of_pmacct_counts() -> None:
         ("pmacct", _changed("pmacct", PMACCT, bytes=2**70)),
         ("pmacct", _changed("pmacct", PMACCT, length=64)),
         ("pmacct", _changed("pmacct", PMACCT, timestamp_start="yesterday")),
+        (
+            "pmacct",
+            b'{"peer_ip_src": "192.0.2.1", "ip_dst": "10.2.0.1", "timestamp_start": "0000-00-00 00:00:00"}',
+        ),
         ("pmacct", _changed("pmacct", PMACCT, timestamp_start="9" * 400)),
         ("goflow2", b"{}"),
         ("goflow2", _changed("goflow2", GOFLOW2, destination="nowhere")),
