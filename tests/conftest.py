@@ -16,6 +16,13 @@ from ndtwin.ports import free_port
 from stream.admin import ensure_topics
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that are alone with something run one after the other, on one worker."""
+    for item in items:
+        if (alone := item.get_closest_marker("alone")) is not None:
+            item.add_marker(pytest.mark.xdist_group(alone.args[0]))
+
+
 @pytest.fixture(scope="session")
 def need_tool() -> Callable[[str], str]:
     """Give the path of a Debian tool; without it the test fails in CI and is skipped elsewhere."""

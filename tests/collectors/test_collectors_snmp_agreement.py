@@ -15,7 +15,7 @@ from collectors.inventory import Engine
 from collectors.snmp.open import Shared, open_engine
 from collectors.snmp.poller import SnmpPoller
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.alone("interfaces")]
 IF, IFX, CIDR = "1.3.6.1.2.1.2.2.1", "1.3.6.1.2.1.31.1.1.1", "1.3.6.1.2.1.4.24.7.1"
 COLUMNS = {  # field → column that net-snmp is asked for
     "in_octets": f"{IFX}.6",
