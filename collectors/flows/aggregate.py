@@ -230,16 +230,25 @@ class FlowAggregator:
 
     def _entering(self, batch: RecordBatch, device: Column, cells: _Cells) -> _Cells:
         """The records that count."""
-        direction = batch.integers(ie.DIRECTION)
+        if not batch.has(ie.DIRECTION):
+            return cells
+        self._told += self._of_devices(device, len(batch))
+        direction = None if batch.one_value(ie.DIRECTION) == 0 else batch.integers(ie.DIRECTION)
         if direction is None:
             return cells
-        leaves = (direction != 0) & ~self._undirected[device]
-        of = np.broadcast_to(device, len(batch))
-        self._told += np.bincount(of, minlength=len(self._names))
-        if not leaves.any():
+        leaves = np.flatnonzero((direction != 0) & ~self._undirected[device])
+        if not len(leaves):
             return cells
-        self._left_out += np.bincount(of[leaves], minlength=len(self._names))
-        return cells.picked(np.flatnonzero(~leaves))
+        self._left_out += self._of_devices(picked(device, leaves), len(leaves))
+        enters = np.ones(len(batch), dtype=bool)
+        enters[leaves] = False
+        return cells.picked(np.flatnonzero(enters))
+
+    def _of_devices(self, device: Column, rows: int) -> Integers:
+        """How many rows each device has."""
+        if isinstance(device, int):
+            return np.where(np.arange(len(self._names)) == device, rows, 0)
+        return np.bincount(device, minlength=len(self._names))
 
     def _add_traffic(self, cells: _Cells, oldest: int) -> None:
         for some in _parts(cells, self._bin_ns):

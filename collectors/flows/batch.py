@@ -71,6 +71,14 @@ class RecordBatch:
             np.minimum(whole, np.uint64(most), out=whole)
         return whole.view(np.int64)
 
+    def one_value(self, id: int) -> int | None:
+        """What an unsigned element is in all records, where it is the same; else None."""
+        column = self._column(id)
+        if column is None or column.dtype.kind != "u" or not len(column):
+            return None
+        first = column[0]
+        return int(first) if (column == first).all() else None
+
     def counter(self, delta: int, total: int) -> Floats | None:
         """A flow's count: since the record before, or of its whole life where that is what is told."""
         for id in (delta, total):

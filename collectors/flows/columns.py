@@ -62,22 +62,23 @@ def prefixes(batch: RecordBatch, side: Side, longest_v4: int = 32, longest_v6: i
     """The addresses, masked with the exported prefix length (none told: a host), at most the longest."""
     whole = batch.ipv4(side.ipv4)
     if whole is not None:
-        lengths = _lengths(batch.integers(side.length_v4), 32, longest_v4)
+        lengths = _lengths(batch, side.length_v4, 32, longest_v4)
         return Prefixes(lengths, 0, whole & -(1 << (32 - lengths)))
     halves = batch.halves(side.ipv6)
     if halves is None:
         return None
-    lengths = np.broadcast_to(_lengths(batch.integers(side.length_v6), 128, longest_v6), len(batch))
-    return Prefixes(lengths + _V6, halves[0] & _mask(lengths), halves[1] & _mask(lengths - 64))
+    each = np.broadcast_to(_lengths(batch, side.length_v6, 128, longest_v6), len(batch))
+    return Prefixes(each + _V6, halves[0] & _mask(each), halves[1] & _mask(each - 64))
 
 
-def _lengths(lengths: Integers | None, bits: int, longest: int) -> Column:
+def _lengths(batch: RecordBatch, id: int, bits: int, longest: int) -> Column:
     """Prefix lengths; 0, which exporters send for "no route known", and nonsense count as host length."""
-    if lengths is None or not len(lengths):
+    one = batch.one_value(id)
+    if one is not None:
+        return min(one if 0 < one <= bits else bits, longest)
+    lengths = batch.integers(id)
+    if lengths is None:
         return longest
-    lowest, highest = int(lengths.min()), int(lengths.max())
-    if lowest == highest:
-        return min(lowest if 0 < lowest <= bits else bits, longest)
     return np.minimum(np.where((lengths > 0) & (lengths <= bits), lengths, bits), longest)
 
 
