@@ -53,8 +53,8 @@ _VECTOR = np.dtype([("base", np.uintp), ("octets", np.uintp)], align=True)
 class Receiver(Protocol):
     """A socket whose datagrams come in bursts."""
 
-    def receive(self) -> Burst:
-        """What waits, as far as there are slots: valid until the next call."""
+    def receive(self, most: int = SLOTS) -> Burst:
+        """What waits, at most so many datagrams: valid until the next call."""
         ...
 
 
@@ -92,9 +92,9 @@ class Together:
         heads["vector"], heads["vectors"] = _places(self._vectors), 2
         self._peers: dict[bytes, Exporter] = {}  # a socket's address → who that is
 
-    def receive(self) -> Burst:
+    def receive(self, most: int = SLOTS) -> Burst:
         """What waits, by one call."""
-        count = self._function(self._file, self._messages.ctypes.data, SLOTS, socket.MSG_DONTWAIT, None)
+        count = self._function(self._file, self._messages.ctypes.data, most, socket.MSG_DONTWAIT, None)
         if count < 0:
             error = ctypes.get_errno()
             if error not in _NOTHING_THERE:
@@ -143,13 +143,13 @@ class OneByOne:
         self._slots = _rows(MAX_OCTETS)
         self._views = [row.data for row in self._slots]
 
-    def receive(self) -> Burst:
+    def receive(self, most: int = SLOTS) -> Burst:
         """What waits, by a call for each."""
         sizes: list[int] = []
         senders: list[int] = []
         numbers: dict[Any, int] = {}
         with contextlib.suppress(BlockingIOError):
-            for view in self._views:
+            for view in self._views[:most]:
                 size, sender = self._socket.recvfrom_into(view)
                 sizes.append(size)
                 senders.append(numbers.setdefault(sender, len(numbers)))

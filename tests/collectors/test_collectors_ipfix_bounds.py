@@ -328,6 +328,30 @@ def test_a_burst_with_templates_and_gaps_in_it_is_quick_still(monkeypatch: pytes
     assert _content(session.take()) == _content(alone.take())
 
 
+def test_datagrams_longer_than_a_slot_are_read_among_the_others() -> None:
+    """What goes on in the second place is put together; order and sequence numbers hold."""
+    session, alone = FlowSession(), FlowSession()
+    counts = [3 * (100 if i % 5 == 2 else 1) for i in range(40)]
+    numbers = [sum(counts[:i]) for i in range(40)]
+    datagrams = [
+        message(any_set(256, EXAMPLE_DATA_SET[4:] * (count // 3)), sequence=number)
+        for count, number in zip(counts, numbers, strict=True)
+    ]
+    whole = _burst([datagram[:200] for datagram in datagrams], [FROM] * 40)
+    rest = np.full((40, 8000), 0xEE, np.uint8)
+    for row, datagram in zip(rest, datagrams, strict=True):
+        row[: max(len(datagram) - 200, 0)] = np.frombuffer(datagram[200:], np.uint8)
+    sizes = np.array([len(datagram) for datagram in datagrams], dtype=np.int64)
+    for one in (session, alone):
+        one.decode(message(EXAMPLE_TEMPLATE), FROM)
+    burst = Burst(np.ascontiguousarray(whole.slots[:, :200]), sizes, whole.senders, whole.exporters, rest)
+    assert feed_burst(session, burst) == []
+    for datagram in datagrams:
+        alone.feed(datagram, FROM)
+    assert _content(session.take()) == _content(alone.take())
+    assert session.lost_records[FROM[0]] == 0
+
+
 def test_what_an_earlier_burst_left_in_a_slot_is_not_read() -> None:
     """Headers without a set in slots whose old content would make them look like one: nothing is taken."""
     session = FlowSession()

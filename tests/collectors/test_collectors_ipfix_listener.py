@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import structlog
 from collector_peers import eventually, free_udp_port
-from ipfix_bytes import EXAMPLE, EXAMPLE_DATA_SET, EXAMPLE_TEMPLATE, message
+from ipfix_bytes import EXAMPLE, EXAMPLE_DATA_SET, EXAMPLE_TEMPLATE, message, template
 
 from collectors import listener as module
 from collectors.flows.decoder import MAX_HELD_SETS
 from collectors.flows.settings import FlowTable
 from collectors.listener import FlowListener, Share
-from collectors.receive import open_socket
+from collectors.receive import SLOTS, open_socket, receiver_of
 from collectors.stats import CollectorStats
 from ndtwin.lab import ipfix_encoder as lab
 from twin.errors import InventoryError
@@ -188,6 +188,29 @@ async def test_a_flood_of_broken_datagrams_is_one_event_and_one_line() -> None:
     assert [(r.device, r.kind) for r in log if isinstance(r, NetworkEvent)] == [("CA", "flows-undecoded")]
     assert 0 < sum(isinstance(r, DeadLetter) for r in log) <= 4 * module.MAX_LETTERS_PER_S
     assert len(lines) == 1
+
+
+def test_datagrams_that_take_long_are_received_by_few() -> None:
+    """Thousands of template sets in each: polls get their turn; when it is over, many come at once again."""
+    stats = CollectorStats()
+    hostile = message(*[template(256, [(1, 1)])] * 5000)
+    with open_socket(("127.0.0.1", 0)) as sock, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        listener, receiver = _listener([], stats, 0), receiver_of(sock)
+        sender.bind(("127.0.0.1", 0))
+        sent = 0
+        while listener._at_once > module.MIN_AT_ONCE:
+            for _ in range(20):
+                sender.sendto(hostile, sock.getsockname())
+            sent += 20
+            listener._drain(receiver)
+            assert sent < 1000
+        while stats.datagrams < sent:
+            listener._drain(receiver)
+        for _ in range(20):
+            sender.sendto(EXAMPLE, sock.getsockname())
+            listener._drain(receiver)
+    assert listener._at_once == SLOTS
+    assert stats.undecoded_datagrams == 0
 
 
 def test_a_port_that_is_taken_is_not_shared_by_accident() -> None:
