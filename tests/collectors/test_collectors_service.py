@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import numpy as np
 import pytest
@@ -120,26 +120,34 @@ async def test_a_device_with_netconf_alone_is_collected(lab: LabAgents) -> None:
 
 @pytest.mark.parametrize("engine", ["gufo", "pysnmp"])
 async def test_a_silent_device_delays_nobody(lab: LabAgents, engine: str) -> None:
-    """With three devices that never answer beside it, a device is polled on time; they are told as silent."""
-    poll_s = 0.4
-    silent = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
-    devices = [_snmp("WA", "127.0.0.1", lab.snmp_port, engine=engine)]
-    for i, mute in enumerate(silent, start=2):
-        mute.bind((f"127.0.0.{i}", 0))
-        devices.append(_snmp(f"mute{i}", f"127.0.0.{i}", mute.getsockname()[1], engine=engine))
-    async with collecting(inventory_of(*devices), poll_s=poll_s) as (log, stats):
-        await eventually(lambda: len(log.events("device-silent")) == 3 and len(log.of(DeviceSample)) >= 6)
-        await asyncio.sleep(2 * poll_s)
-    times = [sample.observed_at_ns for sample in log.samples()]
-    gaps = np.diff(times) / S
+    """Beside twenty devices that never answer a device is polled as often as alone; they are told as silent.
+
+    Alone and beside them at the same time, so that a busy machine holds up both alike. Waiting for the silent
+    ones one after the other would leave the device one poll in fifteen.
+    """
+    alone = _snmp("WA", "127.0.0.1", lab.snmp_port, engine=engine)
+    with ExitStack() as stack:
+        mute = []
+        for i in range(20):
+            silent = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            silent.bind((f"127.0.0.{100 + i}", 0))
+            mute.append(_snmp(f"mute{i}", f"127.0.0.{100 + i}", silent.getsockname()[1], engine=engine))
+        async with (
+            collecting(inventory_of(alone), poll_s=0.8) as (reference, _),
+            collecting(inventory_of(alone, *mute), poll_s=0.8) as (log, stats),
+        ):
+            await eventually(lambda: len(_told_silent(log)) == 20 and len(reference.samples()) >= 8, 60.0)
+            polls, undisturbed = len(log.samples()), len(reference.samples())
+            silent_now = {name.partition("/")[0] for name in stats.silent}
+    assert 2 * polls >= undisturbed
     assert {sample.device for sample in log.samples()} == {"WA"}
-    assert np.count_nonzero(gaps > 1.5 * poll_s) <= 1, gaps  # a busy machine may lose one
-    assert np.median(gaps) == pytest.approx(poll_s, rel=0.25)
-    assert {event.device for event in log.events("device-silent")} == {"mute2", "mute3", "mute4"}
-    assert len(log.events("device-silent")) == 3
-    assert {name.partition("/")[0] for name in stats.silent} == {"mute2", "mute3", "mute4"}
-    for mute in silent:
-        mute.close()
+    assert sorted(_told_silent(log)) == sorted({f"mute{i}" for i in range(20)})  # once each
+    assert silent_now - {"WA"} == set(_told_silent(log))
+
+
+def _told_silent(log: Log) -> list[str]:
+    """The devices told as silent; not the one that answers: a machine may be too busy for any answer."""
+    return [event.device for event in log.events("device-silent") if event.device != "WA"]
 
 
 async def test_a_device_that_comes_back_is_told(lab: LabAgents) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address, ip_network
+from typing import TypeVar
 
 import pytest
 from collector_peers import SECRETS, inventory_of
@@ -17,6 +18,8 @@ from collectors.snmp.poller import SnmpPoller
 
 pytestmark = [pytest.mark.live, pytest.mark.alone("interfaces")]
 IF, IFX, CIDR = "1.3.6.1.2.1.2.2.1", "1.3.6.1.2.1.31.1.1.1", "1.3.6.1.2.1.4.24.7.1"
+STATES, MASKS = (f"{IFX}.1", f"{IF}.8", f"{IF}.7", f"{IF}.5"), "1.3.6.1.2.1.4.20.1.3"
+TRIES = 10
 COLUMNS = {  # field → column that net-snmp is asked for
     "in_octets": f"{IFX}.6",
     "out_octets": f"{IFX}.10",
@@ -49,6 +52,9 @@ def bulkwalk(snmpd: int, need_tool: Callable[[str], str]) -> Callable[[str], dic
     return walk
 
 
+Reading = TypeVar("Reading")
+
+
 def _poller(snmpd: int, shared: Shared, engine: Engine) -> SnmpPoller:
     access = f'{{ port = {snmpd}, credentials = "v2c", engine = "{engine}" }}'
     inventory = inventory_of(f'name = "a"\naddress = "127.0.0.1"\nsnmp = {access}')
@@ -56,22 +62,42 @@ def _poller(snmpd: int, shared: Shared, engine: Engine) -> SnmpPoller:
     return SnmpPoller("net", "a", opened, opened, time.time_ns)
 
 
+async def _between(
+    walk: Callable[[str], dict[str, str]],
+    oids: Iterable[str],
+    steady: Iterable[str],
+    ours: Callable[[], Awaitable[Reading]],
+) -> tuple[dict[str, dict[str, str]], Reading, dict[str, dict[str, str]]]:
+    """What net-snmp prints before, our reading, what it prints after: with no change of the host in between.
+
+    Whoever else works on this machine may make interfaces and routes meanwhile; that proves nothing.
+    """
+    columns = list(oids)
+    for _ in range(TRIES):
+        before = {oid: walk(oid) for oid in columns}
+        reading = await ours()
+        after = {oid: walk(oid) for oid in columns}
+        same_rows = all(before[oid].keys() == after[oid].keys() for oid in columns)
+        if same_rows and all(before[oid] == after[oid] for oid in steady):
+            return before, reading, after
+    pytest.fail(f"the host's interfaces or routes changed during each of {TRIES} readings")
+
+
 @pytest.mark.parametrize("engine", ["gufo", "pysnmp"])
 async def test_interfaces_agree_with_snmpbulkwalk(
     snmpd: int, shared: Shared, bulkwalk: Callable[[str], dict[str, str]], engine: Engine
 ) -> None:
     """Names, states and speeds are the same; a counter lies between what is printed before and after."""
-    before = {field: bulkwalk(oid) for field, oid in COLUMNS.items()}
-    sample = await _poller(snmpd, shared, engine).sample()
-    after = {field: bulkwalk(oid) for field, oid in COLUMNS.items()}
-    names, oper, admin, speed = (bulkwalk(oid) for oid in (f"{IFX}.1", f"{IF}.8", f"{IF}.7", f"{IF}.5"))
+    poller = _poller(snmpd, shared, engine)
+    before, sample, after = await _between(bulkwalk, (*STATES, *COLUMNS.values()), STATES, poller.sample)
+    names, oper, admin, speed = (before[oid] for oid in STATES)
     assert {str(one.if_index): one.name for one in sample.interfaces} == names
     for one in sample.interfaces:
         row = str(one.if_index)
         assert (one.oper_up, one.admin_up) == (oper[row] == "1", admin[row] == "1")
         assert (one.speed_bps or 0) == float(speed[row]) or speed[row] == str(2**32 - 1)
-        for field in COLUMNS:
-            assert int(before[field][row]) <= getattr(one, field) <= int(after[field][row]), (one.name, field)
+        for field, oid in COLUMNS.items():
+            assert int(before[oid][row]) <= getattr(one, field) <= int(after[oid][row]), (one.name, field)
 
 
 @pytest.mark.parametrize("engine", ["gufo", "pysnmp"])
@@ -79,15 +105,15 @@ async def test_routes_and_addresses_agree_with_snmpbulkwalk(
     snmpd: int, shared: Shared, bulkwalk: Callable[[str], dict[str, str]], engine: Engine
 ) -> None:
     """Every forwarding row of inetCidrRouteTable and every address of ipAddrTable is there, and no other."""
-    topology = await _poller(snmpd, shared, engine).topology()
-    kinds, metrics = bulkwalk(f"{CIDR}.8"), bulkwalk(f"{CIDR}.12")
+    poller, oids = _poller(snmpd, shared, engine), (f"{CIDR}.8", f"{CIDR}.12", MASKS)
+    walked, topology, _ = await _between(bulkwalk, oids, oids, poller.topology)
+    kinds, metrics, masks = (walked[oid] for oid in oids)
     expected = {_route(name, kind, int(metrics[name])) for name, kind in kinds.items() if kind in ("3", "4")}
     ours = {(r.prefix, r.next_hop, r.metric, r.local) for r in topology.routes}
     assert ours == expected - {None}
-    masks = bulkwalk("1.3.6.1.2.1.4.20.1.3")
     found = {one.address: one.prefix for one in topology.addresses if ":" not in one.address}
     assert found == {
-        address: str(ip_network((address, mask), strict=False)) for address, mask in masks.items()
+        address: str(ip_network(f"{address}/{mask}", strict=False)) for address, mask in masks.items()
     }
 
 
