@@ -43,6 +43,7 @@ def flow_targets() -> Sequence[Target]:
         Target("netflow5", _v5_messages(), _udp_taker),
         Target("pmacct", _json_messages(_PMACCT), partial(_foreign_taker, "pmacct")),
         Target("goflow2", _json_messages(_GOFLOW2), partial(_foreign_taker, "goflow2")),
+        Target("goflow2-protobuf", [_PROTOBUF, 3 * _PROTOBUF], partial(_foreign_taker, "goflow2-protobuf")),
     )
 
 
@@ -159,6 +160,10 @@ _GOFLOW2 = {
     "sampler_address": _EXPORTER, "dst_addr": "2001:db8::1", "dst_net": "2001:db8::/32", "ip_tos": 184,
     "in_if": 3, "bytes": 5181, "packets": 7, "time_flow_start_ns": _NOW_S * 1_000_000_000,
 }  # fmt: skip
+
+
+# Exporter, destination and its length, octets, packets, when it was received, sampling; behind the length.
+_PROTOBUF = bytes.fromhex("215a04c00002013a040a020e0988011048bd285007f0068080d09de9ceb8fd18180a")
 
 
 def _json_messages(flow: dict[str, object]) -> list[bytes]:

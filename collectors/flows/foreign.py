@@ -1,7 +1,8 @@
-"""Flow records that other collectors write to Kafka, as JSON → the record batches that our decoders make.
+"""Flow records that other collectors write to Kafka → the record batches that our decoders make.
 
-Networks that run pmacct (nfacctd, sfacctd: one object a message, or several in lines) or goflow2 (one object
-a message) keep them: their topics are read as they are. What is needed of a flow, and where each writes it:
+Networks that run pmacct (nfacctd, sfacctd: one JSON object a message, or several in lines) or goflow2 (one
+object a message, or with ``-format bin`` Protocol Buffers behind their length) keep them: their topics are
+read as they are. What is needed of a flow, and where each writes it:
 
     what                     pmacct (aggregate: …)                      goflow2
     exporter                 peer_ip_src                                sampler_address
@@ -28,6 +29,7 @@ from struct import Struct
 import msgspec
 
 from collectors.flows import elements as ie
+from collectors.flows import protobuf
 from collectors.flows.batch import RecordBatch
 from collectors.flows.sampling import Samplers
 from collectors.flows.settings import ForeignFormat
@@ -103,10 +105,11 @@ class _Goflow2(msgspec.Struct):
 def read_foreign(format: ForeignFormat, payload: bytes) -> list[RecordBatch]:
     """One Kafka message → its flows, a batch for each exporter and family; DecodeError when it is none."""
     try:
-        batches = _batches(flow for line in payload.splitlines() if line for flow in _READERS[format](line))
+        split, read = _READERS[format]
+        batches = _batches(flow for one in split(payload) for flow in read(one))
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise DecodeError(f"no flow of {format}: {error}") from error
-    if not payload.strip():
+    if not payload.strip():  # no length of a message is white space alone
         raise DecodeError(f"no flow of {format}: the message is empty")
     return batches
 
@@ -211,9 +214,55 @@ def _length(network: int | str) -> int:
     return network if isinstance(network, int) else int(network.rpartition("/")[2] or 0)
 
 
-_READERS: dict[ForeignFormat, Callable[[bytes], list[_Flow]]] = {
-    "pmacct": _read_pmacct,
-    "goflow2": _read_goflow2,
+# Fields of goflow2's pb/flow.proto; releases before 2 wrote seconds into other fields: 2, 38 and 5.
+_SAMPLER, _DESTINATION, _LENGTH, _TOS, _IN_IF = 11, 7, 17, 23, 18
+_OCTETS, _PACKETS, _SAMPLING = 9, 10, 3
+_RECEIVED_NS, _START_NS, _END_NS = 110, 111, 112
+
+
+def _read_protobuf(message: bytes) -> list[_Flow]:
+    told = protobuf.fields(message)
+    end_ns = _number(told, _END_NS) or _number(told, _RECEIVED_NS)
+    if not end_ns:
+        raise ValueError("it lacks times in nanoseconds: goflow2 2.0 or newer writes them")
+    return [
+        _Flow(
+            exporter=_address(_text(told, _SAMPLER), "sampler_address"),
+            destination=_destination(_text(told, _DESTINATION), _number(told, _LENGTH)),
+            start_ms=(_number(told, _START_NS) or end_ns) // 1_000_000,
+            end_ms=end_ns // 1_000_000,
+            octets=_number(told, _OCTETS),
+            packets=_number(told, _PACKETS),
+            sampling=_number(told, _SAMPLING),
+            ingress=_number(told, _IN_IF),
+            tos=_number(told, _TOS),
+        )
+    ]
+
+
+def _number(told: dict[int, protobuf.Value], field: int) -> int:
+    value = told.get(field, 0)
+    if isinstance(value, bytes):
+        raise ValueError(f"field {field} is no number")
+    return value
+
+
+def _text(told: dict[int, protobuf.Value], field: int) -> str:
+    """An address of 4 or 16 octets."""
+    octets = told.get(field, b"")
+    if isinstance(octets, int):
+        raise ValueError(f"field {field} is no address")
+    return str(ipaddress.ip_address(octets)) if octets else ""
+
+
+def _lines(payload: bytes) -> Iterable[bytes]:
+    return filter(None, payload.splitlines())
+
+
+_READERS: dict[ForeignFormat, tuple[Callable[[bytes], Iterable[bytes]], Callable[[bytes], list[_Flow]]]] = {
+    "pmacct": (_lines, _read_pmacct),
+    "goflow2": (_lines, _read_goflow2),
+    "goflow2-protobuf": (protobuf.delimited, _read_protobuf),
 }
 
 

@@ -9,7 +9,9 @@ import msgspec
 MAX_PROCESSES = 64
 # Whether flowDirection is believed. Where nothing is said it is, and what that costs is told.
 FlowDirection = Literal["trust", "ignore"]
-ForeignFormat = Literal["pmacct", "goflow2"]  # of flows that other collectors write to Kafka
+ForeignFormat = Literal[
+    "pmacct", "goflow2", "goflow2-protobuf"
+]  # of flows that other collectors write to Kafka
 
 
 class FlowTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

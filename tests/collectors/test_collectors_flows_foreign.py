@@ -36,6 +36,12 @@ GOFLOW2 = json.dumps(
     }
 ).encode()  # fmt: skip
 BOTH: list[tuple[ForeignFormat, bytes]] = [("pmacct", PMACCT), ("goflow2", GOFLOW2)]
+# Made by Google's protobuf (Python, upb) of the fields of goflow2's pb/flow.proto, its length before it.
+PROTOBUF = bytes.fromhex(
+    "580804180a204d32040a0100093a040a020e0948bd2850075a04c0000201880110900103980104b801b801f0018010b20606"
+    "f4f703f5f703f00680bcb98de3add9bd18f80680f9fdcadcadd9bd18800780f2839fe1add9bd18"
+)
+ALL: list[tuple[ForeignFormat, bytes]] = [*BOTH, ("goflow2-protobuf", PROTOBUF)]
 
 
 def _changed(format: ForeignFormat, payload: bytes, **fields: object) -> bytes:
@@ -45,7 +51,7 @@ def _changed(format: ForeignFormat, payload: bytes, **fields: object) -> bytes:
     return json.dumps(known | renamed).encode()
 
 
-@pytest.mark.parametrize(("format", "payload"), BOTH)
+@pytest.mark.parametrize(("format", "payload"), ALL)
 def test_a_message_becomes_a_cell(format: ForeignFormat, payload: bytes) -> None:
     """Masked, scaled by its sampling, with class and interface, in the bin of its time."""
     sums = FlowAggregator("net", {"192.0.2.1": "WA"}, bin_ns=5 * S)
@@ -67,6 +73,17 @@ def test_ipv6_and_hosts_without_a_prefix_are_read(format: ForeignFormat, payload
     assert halves is not None
     assert (hex(int(halves[0][0])), int(halves[1][0])) == ("0x20010db800010000", 4)
     assert batch.or_zero(ie.DESTINATION_PREFIX_V6).tolist() == [128]
+
+
+def test_several_protobuf_messages_are_several_flows() -> None:
+    """One behind the other, with addresses of both families and fields that nobody here knows."""
+    six = PROTOBUF[1:].replace(b"\x3a\x04\x0a\x02\x0e\x09", b"\x3a\x10" + bytes(15) + b"\x07")
+    unknown = b"\x09" + bytes(8) + b"\x0d" + bytes(4)  # fields 1 of fixed sizes
+    other = bytes([len(six) + len(unknown)]) + six + unknown
+    four, sixes = read_foreign("goflow2-protobuf", PROTOBUF + other + PROTOBUF)
+    assert (len(four), len(sixes)) == (2, 1)
+    assert four.or_zero(ie.START_MS).tolist() == [T0_S * 1000 + 1250] * 2
+    assert sixes.octets(ie.DESTINATION_IPV6) == [bytes(15) + b"\x07"]
 
 
 def test_several_lines_are_several_flows() -> None:
@@ -127,6 +144,13 @@ def test_without_flow_times_the_bin_of_pmacct_counts() -> None:
         ("goflow2", _changed("goflow2", GOFLOW2, destination="nowhere")),
         ("goflow2", _changed("goflow2", GOFLOW2, time_flow_start_ns=-5)),
         ("goflow2", _changed("goflow2", GOFLOW2, ip_tos=300)),
+        ("goflow2-protobuf", b""),
+        ("goflow2-protobuf", PROTOBUF[:-1]),  # a message shorter than its length says
+        ("goflow2-protobuf", PROTOBUF[1:]),  # without its length
+        ("goflow2-protobuf", b"\x05" + bytes([0xFF] * 5)),  # a number without an end
+        ("goflow2-protobuf", b"\x02\x0b\x00"),  # a group
+        ("goflow2-protobuf", b"\x02\x48\x07"),  # octets alone: no exporter, no destination, no time
+        ("goflow2-protobuf", PROTOBUF.replace(b"\x5a\x04\xc0\x00\x02\x01", b"\x5a\x04\xc0\x00\x02")),
     ],
 )
 def test_what_is_no_flow_is_a_decode_error(format: ForeignFormat, payload: bytes) -> None:
@@ -135,7 +159,7 @@ def test_what_is_no_flow_is_a_decode_error(format: ForeignFormat, payload: bytes
         read_foreign(format, payload)
 
 
-@given(st.sampled_from(BOTH), st.integers(0, 10**6), st.binary(max_size=4))
+@given(st.sampled_from(ALL), st.integers(0, 10**6), st.binary(max_size=4))
 def test_mutated_messages_never_raise_anything_else(
     message: tuple[ForeignFormat, bytes], at: int, put: bytes
 ) -> None:
