@@ -190,7 +190,8 @@ class TopicReading:
         self._commit(self._flows.tick(now_ns))
 
     def _commit(self, done: Offsets) -> None:
-        self._done |= done
+        owned = self._reader.owned  # what went to another member is its to commit
+        self._done = {place: offset for place, offset in (self._done | done).items() if place in owned}
         if self._done != self._committed and self._delivered() and self._reader.commit(self._done):
             self._committed = dict(self._done)
 
