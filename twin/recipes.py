@@ -178,8 +178,8 @@ RECIPES = {
             config=RouteNetConfig(name="rnn", prior="unqueued", iterations=1),
         ),
         Recipe(
-            "testbed-3", {}, {}, epochs=16, batch=16, learning_rate=2e-3, relative=True, start="routenet",
-            config=RouteNetConfig(limit=7.0, iterations=4),
+            "testbed-4", {}, {}, epochs=30, batch=16, learning_rate=2e-3, relative=True, start="routenet",
+            config=RouteNetConfig(limit=7.0),
             measured=Measured(
                 "testbed",
                 tuple(f"{kind}-fold{fold}.jsonl.gz" for kind in ("mb", "cbr_mb") for fold in (0, 1)),
