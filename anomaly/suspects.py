@@ -13,6 +13,7 @@ from anomaly.window import Window
 from twin.records import Suspect
 
 NEGLIGIBLE = 0.005  # probability below which a target is not named
+_CLASSES = 4  # told by name
 _MAY_BE_TOO = 0.1  # … and from which a second explanation of the same link is told
 
 
@@ -58,6 +59,7 @@ def _cause(window: Window, field: Field, candidate: Candidate) -> tuple[str, lis
         return candidate.name, []
     link = int(candidate.links[0])
     explanations = explain(field, link, link_facts(window, link))
+    dropped = _dropped_by_class(window, link)
     likely = shares(explanations)
     told = [explanations[0].detail]
     told += [
@@ -65,7 +67,16 @@ def _cause(window: Window, field: Field, candidate: Candidate) -> tuple[str, lis
         for e, p in zip(explanations[1:], likely[1:], strict=True)
         if p > _MAY_BE_TOO
     ]
-    return explanations[0].name, told
+    return explanations[0].name, [*told, dropped] if dropped else told
+
+
+def _dropped_by_class(window: Window, link: int) -> str:
+    """Which classes of traffic lose packets at the link, most first; empty where none does or none tells."""
+    if not window.counted[link]:
+        return ""
+    queues = [(drops, name) for name, _, drops, _ in window.class_queues.of(link) if drops > 0]
+    worst = sorted(queues, key=lambda one: (-one[0], one[1]))[:_CLASSES]
+    return "drops by class: " + ", ".join(f"{name} {drops:.3g}/s" for drops, name in worst) if worst else ""
 
 
 def link_facts(window: Window, link: int) -> LinkFacts:

@@ -11,7 +11,7 @@ from anomaly.quality import Distrust, distrust
 from anomaly.residuals import Expectation, Residual, residual
 from twin.equal_routes import spread
 from twin.errors import DecodeError
-from twin.graph_view import StateView
+from twin.graph_view import MeasuredQueues, StateView
 from twin.network import Floats, Network, Traffic
 from twin.packing import unpack_magnitudes
 from twin.queueing import MG1K, LinkQueues
@@ -28,6 +28,7 @@ class Window:
     queues: LinkQueues  # what the queueing model makes of the traffic, link by link
     load_bps: Floats  # [L] measured
     drops_pps: Floats  # [L]
+    class_queues: MeasuredQueues
     counted: NDArray[np.bool_]  # [L] the counters are to be believed
     residuals: tuple[Residual, ...]  # one per measuring method, by name
     distrust: Distrust
@@ -61,6 +62,7 @@ def window_of(view: StateView, prediction: Prediction) -> Window:
         queues=MG1K().solve(*spread(network, traffic)),
         load_bps=view.link_load_bps,
         drops_pps=view.link_drops_pps,
+        class_queues=view.queues,
         counted=(view.link_measured > 0) & ~doubt.counters,
         residuals=tuple(parts),
         distrust=doubt,

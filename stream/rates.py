@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from twin.graph import InterfaceRates
+from twin.graph import InterfaceRates, QueueRates
 from twin.records import DeviceSample, InterfaceCounters
 
 _NS = 1e-9
@@ -51,6 +51,20 @@ class RateRules:
 
 
 @dataclass
+class _QueueTally:
+    """What one class queue of an interface gave to one window so far."""
+
+    covered_ns: int = 0
+    sent_bits: float = 0.0
+    drops: float = 0.0
+    depth_octets: float = 0.0
+
+    def rates(self, name: str) -> QueueRates:
+        seconds = self.covered_ns * _NS
+        return QueueRates(name, self.sent_bits / seconds, self.drops / seconds, self.depth_octets)
+
+
+@dataclass
 class _Tally:
     """What one interface gave to one window so far."""
 
@@ -60,11 +74,19 @@ class _Tally:
     drops: float = 0.0
     in_bits: float = 0.0
     in_packets: float = 0.0
+    queues: dict[str, _QueueTally] = field(default_factory=dict)
 
-    def rates(self) -> InterfaceRates:
+    def rates(self, enough_ns: float) -> InterfaceRates:
         seconds = self.covered_ns * _NS
-        amounts = (self.out_bits, self.out_packets, self.drops, self.in_bits, self.in_packets)
-        return InterfaceRates(*(amount / seconds for amount in amounts))
+        queues = (one.rates(name) for name, one in sorted(self.queues.items()) if one.covered_ns >= enough_ns)
+        return InterfaceRates(
+            out_bps=self.out_bits / seconds,
+            out_pps=self.out_packets / seconds,
+            drops_pps=self.drops / seconds,
+            in_bps=self.in_bits / seconds,
+            in_pps=self.in_packets / seconds,
+            queues=tuple(queues),
+        )
 
 
 def counter_advance(
@@ -179,7 +201,9 @@ class CounterSeries:
             else:
                 _share_out(before, after, (start_ns, end_ns), tallies, flags)
         enough_ns = rules.min_coverage * (end_ns - start_ns)
-        measured = {name: tally.rates() for name, tally in tallies.items() if tally.covered_ns >= enough_ns}
+        measured = {
+            name: tally.rates(enough_ns) for name, tally in tallies.items() if tally.covered_ns >= enough_ns
+        }
         return measured, flags
 
     def _intervals(
@@ -228,3 +252,37 @@ def _share_out(
             tally.drops += share * advances[2]
             tally.in_bits += share * advances[3]
             tally.in_packets += share * advances[4]
+    _share_out_queues(before, after, overlap_ns, share, tallies)
+
+
+def _share_out_queues(
+    before: DeviceSample, after: DeviceSample, overlap_ns: int, share: float, tallies: dict[str, _Tally]
+) -> None:
+    """Likewise what the class queues of measured interfaces sent and dropped; their counters have 64 bits."""
+    earlier = _queue_counts(before)
+    for (interface, name), (sent, dropped, depth) in _queue_counts(after).items():
+        was = earlier.get((interface, name))
+        if was is None or interface not in tallies or sent < was[0] or dropped < was[1]:
+            continue
+        queue = tallies[interface].queues.setdefault(name, _QueueTally())
+        queue.covered_ns += overlap_ns
+        queue.sent_bits += share * 8.0 * (sent - was[0])
+        queue.drops += share * (dropped - was[1])
+        queue.depth_octets = float(depth)
+
+
+def _queue_counts(sample: DeviceSample) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """(interface, class) → octets sent, packets dropped, octets waiting; classes of one name are one.
+
+    Only of queues that tell what they sent and dropped, or the first reading would be an advance.
+    """
+    found: dict[tuple[str, str], tuple[int, int, int]] = {}
+    for queue in sample.queues:
+        if queue.direction == "out" and queue.sent_octets is not None and queue.dropped_packets is not None:
+            sent, dropped, depth = found.get((queue.interface, queue.name), (0, 0, 0))
+            found[queue.interface, queue.name] = (
+                sent + queue.sent_octets,
+                dropped + queue.dropped_packets,
+                depth + (queue.depth_octets or 0),
+            )
+    return found

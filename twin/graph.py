@@ -38,6 +38,7 @@ from twin.records import (
     LinkAnnotation,
     LinkAnnotations,
     LinkRecord,
+    QueuePlane,
     StateUpdate,
     TopologyRecord,
 )
@@ -73,6 +74,16 @@ class InterfaceStatus(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True)
+class QueueRates:
+    """What one class queue of an interface sent and dropped, and how long it was when last polled."""
+
+    name: str
+    sent_bps: float = 0.0
+    drops_pps: float = 0.0
+    depth_octets: float = 0.0
+
+
+@dataclass(frozen=True)
 class InterfaceRates:
     """Mean rates of one interface over the covered part of a window."""
 
@@ -81,6 +92,12 @@ class InterfaceRates:
     drops_pps: float = 0.0
     in_bps: float = 0.0
     in_pps: float = 0.0
+    queues: tuple[QueueRates, ...] = ()  # outgoing, by name
+
+    @property
+    def dropped_pps(self) -> float:
+        """The interface's discards or its queues' drops: some devices count both together, some apart."""
+        return max(self.drops_pps, sum(queue.drops_pps for queue in self.queues))
 
 
 @dataclass(frozen=True)
@@ -324,6 +341,7 @@ class GraphState:
             traffic_pps=pack_magnitudes(traffic.pps, _TRAFFIC_COARSENESS),
             delays=tuple(_plane(one) for one in measured.delays),
             quality=tuple(sorted(quality)),
+            queues=self._queue_plane(measured.interfaces),
         )
 
     def _link_arrays(self, interfaces: dict[tuple[str, str], InterfaceRates]) -> tuple[NDArray, ...]:  # type: ignore[type-arg]  # three of floats, one of integers
@@ -333,10 +351,29 @@ class GraphState:
         for k, key in enumerate(self._keys):
             near, far = (interfaces.get(end) for end in _ends(key))
             if near is not None:
-                rows[:, k], measured[k] = (near.out_bps, near.out_pps, near.drops_pps), MEASURED
+                rows[:, k], measured[k] = (near.out_bps, near.out_pps, near.dropped_pps), MEASURED
             elif far is not None:
                 rows[:, k], measured[k] = (far.in_bps, far.in_pps, 0.0), MEASURED_AT_FAR_END
         return (*rows, measured)
+
+    def _queue_plane(self, interfaces: dict[tuple[str, str], InterfaceRates]) -> QueuePlane | None:
+        """The queues at the links' sending ends, link by link, by name."""
+        found = [
+            (k, queue)
+            for k, key in enumerate(self._keys)
+            if (near := interfaces.get(_ends(key)[0])) is not None
+            for queue in near.queues
+        ]
+        if not found:
+            return None
+        classes = tuple(sorted({queue.name for _, queue in found}))
+        figures = ("sent_bps", "drops_pps", "depth_octets")
+        return QueuePlane(
+            classes=classes,
+            link=pack_integers(np.array([k for k, _ in found], np.int16)),
+            name=pack_integers(np.array([classes.index(queue.name) for _, queue in found], np.int16)),
+            **{name: pack_magnitudes(np.array([getattr(q, name) for _, q in found])) for name in figures},
+        )
 
     # ------------------------------------------------------------------ to bytes and back
 

@@ -7,7 +7,7 @@ keyframe.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twin.errors import DecodeError, TopologyError
 from twin.network import Floats, Ints, Link, Network, Traffic
 from twin.packing import unpack_integers, unpack_magnitudes
-from twin.records import DelayMethod, DelayPlane, Direction, StateUpdate, TopologyRecord
+from twin.records import DelayMethod, DelayPlane, Direction, QueuePlane, StateUpdate, TopologyRecord
 
 Ints16 = NDArray[np.int16]
 
@@ -30,6 +30,27 @@ class MeasuredDelays:
     packet_bits: float | None = None  # probe size; None: the traffic itself
 
 
+@dataclass(frozen=True)
+class MeasuredQueues:
+    """The class queues that devices told of in one window."""
+
+    classes: tuple[str, ...] = ()
+    link: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [Q] ascending
+    name: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [Q] index into classes
+    sent_bps: Floats = field(default_factory=lambda: np.zeros(0))  # [Q]
+    drops_pps: Floats = field(default_factory=lambda: np.zeros(0))  # [Q]
+    depth_octets: Floats = field(default_factory=lambda: np.zeros(0))  # [Q]
+
+    def of(self, link: int) -> list[tuple[str, float, float, float]]:
+        """(class, sent bit/s, drops/s, octets waiting) of the queues of one link."""
+        first, end = np.searchsorted(self.link, (link, link + 1))
+        figures = (self.sent_bps, self.drops_pps, self.depth_octets)
+        return [
+            (self.classes[self.name[q]], *(float(figure[q]) for figure in figures))
+            for q in range(int(first), int(end))
+        ]
+
+
 class StateView:
     """The newest state of one network. Attributes are valid after the first successful :meth:`apply`."""
 
@@ -40,6 +61,7 @@ class StateView:
     link_drops_pps: Floats  # [L]
     link_measured: Ints  # [L] 0 not measured, 1 on the sending interface, 2 on the receiving one
     delays: dict[str, MeasuredDelays]  # by label_of
+    queues: MeasuredQueues
     version: int = -1
     topology_version: int = -1
     window_start_ns: int = 0
@@ -49,6 +71,7 @@ class StateView:
     def __init__(self) -> None:
         self._topology: TopologyRecord | None = None
         self.delays = {}
+        self.queues = MeasuredQueues()
 
     def apply(self, update: StateUpdate) -> None:
         """Become the state after ``update``; DecodeError when it is damaged or refers to an unseen topology.
@@ -67,10 +90,10 @@ class StateView:
             _sized(b, links) for b in (update.link_load_bps, update.link_load_pps, update.link_drops_pps)
         ]
         measured = unpack_integers(update.link_measured, np.int8).astype(np.int64)
-        delays = _delays(update.delays, paths)
+        delays, queues = _delays(update.delays, paths), _queues(update.queues, links)
         self._topology, self.network, self.traffic, self.delays = topology, network, traffic, delays
         self.link_load_bps, self.link_load_pps, self.link_drops_pps = loads
-        self.link_measured = measured
+        self.link_measured, self.queues = measured, queues
         self.version, self.topology_version = update.version, update.topology_version
         self.window_start_ns, self.window_end_ns = update.window_start_ns, update.window_end_ns
         self.quality = update.quality
@@ -150,6 +173,20 @@ def _delays(planes: tuple[DelayPlane, ...], paths: int) -> dict[str, MeasuredDel
         )
         for plane in planes
     }
+
+
+def _queues(plane: QueuePlane | None, links: int) -> MeasuredQueues:
+    if plane is None:
+        return MeasuredQueues()
+    link, name = (unpack_integers(blob, np.int16).astype(np.int64) for blob in (plane.link, plane.name))
+    bounds = ((link, links), (name, len(plane.classes)))
+    if (
+        any(len(one) != len(link) or (one < 0).any() or (one >= most).any() for one, most in bounds)
+        or (np.diff(link) < 0).any()
+    ):
+        raise DecodeError("state update is damaged: a queue names a link or a class that is not there")
+    figures = (_sized(blob, len(link)) for blob in (plane.sent_bps, plane.drops_pps, plane.depth_octets))
+    return MeasuredQueues(plane.classes, link, name, *figures)
 
 
 def _sized(blob: bytes, size: int) -> Floats:

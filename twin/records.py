@@ -282,6 +282,17 @@ class DelayPlane(Part, frozen=True, kw_only=True):
     packet_bits: float | None = None  # probe size; None: the traffic itself
 
 
+class QueuePlane(Part, frozen=True, kw_only=True):
+    """The class queues of the links whose sending devices tell of them in one window, as columns."""
+
+    classes: tuple[str, ...]  # names on the devices, sorted
+    link: bytes  # int16[Q] packed: index of the link, ascending
+    name: bytes  # int16[Q] packed: index into ``classes``
+    sent_bps: bytes  # [Q]
+    drops_pps: bytes  # [Q]
+    depth_octets: bytes  # [Q] at the newest poll; 0 also where it is not told
+
+
 class StateUpdate(Record, frozen=True, kw_only=True):
     """The network's state at the end of one window.
 
@@ -298,13 +309,14 @@ class StateUpdate(Record, frozen=True, kw_only=True):
     topology: TopologyRecord | None = None
     link_load_bps: bytes = b""  # [L] measured on the source interface
     link_load_pps: bytes = b""  # [L]
-    link_drops_pps: bytes = b""  # [L]
+    link_drops_pps: bytes = b""  # [L] of the interface, or of its class queues where they tell more
     link_measured: bytes = b""  # [L] 1 where the counters covered the window
     traffic_bps: bytes = b""  # [P]
     traffic_pps: bytes = b""  # [P]
     delays: tuple[DelayPlane, ...] = ()
     offsets: dict[str, int] = {}  # "topic/partition" → next offset: what this state has seen
     quality: tuple[str, ...] = ()  # "silent:NODE", "flows-missing:NODE", "flows-lost:NODE", "late:N", …
+    queues: QueuePlane | None = None  # None = no device tells of its queues
 
 
 # --------------------------------------------------------------------- ndt.predictions (key: network)

@@ -5,13 +5,16 @@ Below it hang objects (policyIndex, objectsIndex) with a type and a parent: clas
 their queueing. Names and settings stand under an object's configIndex, statistics under the object itself.
 So a class's counters are CMStats of its object, and its queue's depth is QueueingStats of that queueing
 object whose parent it is.
+
+Policies nest: below a class may hang a policy with classes of its own, whose packets the outer class counts
+too. Only the innermost classes are told, so that their sum counts every packet once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from collectors.snmp.engine import Index
+from collectors.snmp.engine import Index, Value
 from collectors.snmp.tables import Columns, integer, text
 from twin.records import QueueCounters
 
@@ -23,12 +26,23 @@ def queues(policies: Columns, objects: Columns, names: Mapping[int, str]) -> tup
     """Every class map on a known interface, by interface, direction and class."""
     kinds, parents = objects.get("kind", {}), objects.get("parent", {})
     queueing = {(index[0], parents.get(index)): index for index, kind in kinds.items() if kind == _QUEUEING}
+    classes = [index for index, kind in kinds.items() if kind == _CLASS_MAP and len(index) == 2]
+    outer = {above for index in classes for above in _above(index, parents)}
     found = []
-    for index, kind in kinds.items():
+    for index in classes:
         place = _place(policies, index[:1], names)
-        if kind == _CLASS_MAP and len(index) == 2 and place is not None:
+        if index not in outer and place is not None:
             found.append(_queue(objects, index, queueing.get((index[0], index[1])), place))
     return tuple(sorted(found, key=lambda one: (one.interface, one.direction, one.name)))
+
+
+def _above(index: Index, parents: Mapping[Index, Value]) -> Iterator[Index]:
+    """The objects that one hangs below; an agent's circle ends."""
+    seen = {index}
+    while (parent := integer(parents.get(index))) and (index[0], parent) not in seen:
+        index = (index[0], parent)
+        seen.add(index)
+        yield index
 
 
 def _place(policies: Columns, policy: Index, names: Mapping[int, str]) -> tuple[str, str] | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from twin.compare import comparable_mean_s
 from twin.graph import MeasuredDelays, StateView
+from twin.graph_view import MeasuredQueues
 from twin.network import Floats, Network, Traffic
 from twin.packing import unpack_magnitudes
 from twin.records import Prediction
@@ -82,6 +83,8 @@ class Frame:
     network: Network
     traffic: Traffic
     link_load_bps: Floats  # [L]
+    link_drops_pps: Floats  # [L]
+    queues: MeasuredQueues
     delays: Mapping[str, MeasuredDelays]
     quality: tuple[str, ...]
     predicted: Predicted | None = None
@@ -97,6 +100,8 @@ class Frame:
             network=view.network,
             traffic=view.traffic,
             link_load_bps=view.link_load_bps,
+            link_drops_pps=view.link_drops_pps,
+            queues=view.queues,
             delays=dict(view.delays),
             quality=tuple(view.quality),
         )

@@ -42,6 +42,15 @@ class NodeOut(Answer):
     y: float
 
 
+class QueueOut(Answer):
+    """A class queue at the sending end of a link, where its device tells of it."""
+
+    name: str = Field(description="of the class, on the device")
+    sent_bps: float
+    drops_pps: float
+    depth_octets: float = Field(description="waiting at the newest poll")
+
+
 class LinkOut(Answer):
     """A directed link in one window."""
 
@@ -54,6 +63,8 @@ class LinkOut(Answer):
     load_bps: float = Field(description="measured on the source interface")
     utilisation: float = Field(description="load over capacity, 0 … 1")
     predicted_utilisation: float | None = Field(description="as the model sees it from the traffic matrix")
+    drops_pps: float = Field(description="packets a second that the source interface or its queues dropped")
+    queues: list[QueueOut] = Field(description="by class; empty where the device tells of none")
 
 
 class StateOut(Answer):

@@ -65,6 +65,11 @@ def links_out(frame: Frame) -> list[s.LinkOut]:
             load_bps=float(frame.link_load_bps[i]),
             utilisation=float(frame.utilisation[i]),
             predicted_utilisation=float(modelled[i]) if i < len(modelled) else None,
+            drops_pps=float(frame.link_drops_pps[i]),
+            queues=[
+                s.QueueOut(name=name, sent_bps=sent, drops_pps=drops, depth_octets=depth)
+                for name, sent, drops, depth in frame.queues.of(i)
+            ],
         )
         for i, link in enumerate(frame.network.links)
     ]

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import closed_loop
+import msgspec
+import numpy as np
 import pytest
 from closed_loop import (
     FAULTS,
+    WINDOW_S,
     Loop,
     drill,
     hidden_traffic,
     lab_world,
+    link_capacity,
     lying_probe,
     slow_node,
+    state_update,
     wrong_route,
 )
+
+from twin.packing import pack_integers, pack_magnitudes
+from twin.records import QueuePlane, StateUpdate
 
 SMALL_S = 5e-4
 
@@ -61,6 +72,31 @@ def test_a_slow_node_is_named() -> None:
     result = drill(loop, "DC", slow_node(loop.world.network.node_index["DC"], 0.005), within_s=3.0)
     assert result.passed, result
     assert (result.rank, result.hypothesis) == (1, "slow-node")
+
+
+def test_the_classes_that_a_sick_link_drops_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the device tells of its class queues, worst first; no other link's evidence speaks of them."""
+    loop = Loop(lab_world(1))
+    link = loop.world.network.link_names.index("PA->NY")
+    plane = QueuePlane(
+        classes=("bulk", "gold", "voice"),
+        link=pack_integers(np.full(3, link, np.int16)),
+        name=pack_integers(np.arange(3, dtype=np.int16)),
+        sent_bps=pack_magnitudes(np.full(3, 1e6)),
+        drops_pps=pack_magnitudes(np.array([2.0, 40.0, 0.0])),
+        depth_octets=pack_magnitudes(np.zeros(3)),
+    )
+
+    def with_queues(*parts: Any, **more: Any) -> StateUpdate:
+        return msgspec.structs.replace(state_update(*parts, **more), queues=plane)
+
+    monkeypatch.setattr(closed_loop, "state_update", with_queues)
+    inject, _ = link_capacity(link, 0.5)
+    loop.world.due = [((loop.world.window + 8) * WINDOW_S, inject)]
+    suspects = [s for alert in loop.windows(14) if alert.state == "firing" for s in alert.suspects]
+    told = {s.target for s in suspects if "drops by class: gold 40/s, bulk 2/s" in s.evidence}
+    assert told == {"PA->NY"}
+    assert {s.target for s in suspects if "drops by class" in s.evidence} == told
 
 
 def test_a_lying_probe_is_not_blamed_on_the_network() -> None:

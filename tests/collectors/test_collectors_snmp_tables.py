@@ -402,3 +402,19 @@ def test_class_queues_are_joined_from_their_tables() -> None:
             depth_packets=7,
         ),
     )
+
+
+def test_of_nested_classes_the_innermost_are_told() -> None:
+    """The outer class counts their packets too; a circle of an agent's ends."""
+    policies: Columns = {"if_index": {(100,): 1}, "direction": {(100,): 2}}
+    kinds = {(100, 1): 1, (100, 2): 2, (100, 3): 1, (100, 4): 2, (100, 5): 2, (100, 6): 2}
+    objects: Columns = {
+        "kind": kinds,
+        "config": {index: index[1] for index in kinds},
+        "parent": {(100, 1): 0, (100, 2): 1, (100, 3): 2, (100, 4): 3, (100, 5): 3, (100, 6): 7, (100, 7): 6},
+        "name": {(2,): b"shaped", (4,): b"voice", (5,): b"bulk", (6,): b"circle"},
+        "dropped_packets": {(100, 2): 9, (100, 4): 4, (100, 5): 5},
+    }
+    assert [(q.name, q.dropped_packets) for q in queues(policies, objects, NAMES)] == [
+        ("bulk", 5), ("circle", None), ("voice", 4),
+    ]  # fmt: skip

@@ -12,11 +12,13 @@ from rehearsal import COMPONENTS, WINDOW_NS, Rehearsal, event, feed, heartbeats,
 from ndtwin.api import history as history_module
 from ndtwin.api.frames import PREFERENCE
 from ndtwin.api.store import Store, UnknownName
+from ndtwin.api.views import state_out
 from ndtwin.page.charts import METHOD_COLOURS
 from stream.codec import decode, encode
 from twin.errors import DecodeError
 from twin.graph_view import label_of
-from twin.records import DeadLetter, DelayMethod, Direction, Prediction, StateUpdate
+from twin.packing import pack_integers, pack_magnitudes
+from twin.records import DeadLetter, DelayMethod, Direction, Prediction, QueuePlane, StateUpdate
 
 S = 1_000_000_000
 
@@ -34,6 +36,30 @@ def test_a_window_shows_its_prediction_whichever_came_first() -> None:
         assert frame.predicted is not None
         assert frame.predicted.model == "mg1k"
         assert int(frame.comparable.sum()) == 182
+
+
+def test_links_show_what_their_classes_drop() -> None:
+    """By class where the device tells of its queues; elsewhere the interface's drops alone."""
+    state, _ = Rehearsal().window()
+    drops = pack_magnitudes(np.arange(42.0))
+    plane = QueuePlane(
+        classes=("voice",),
+        link=pack_integers(np.array([5], np.int16)),
+        name=pack_integers(np.array([0], np.int16)),
+        sent_bps=pack_magnitudes(np.array([1e6])),
+        drops_pps=pack_magnitudes(np.array([5.0])),
+        depth_octets=pack_magnitudes(np.array([300.0])),
+    )
+    store = Store()
+    feed(store, [msgspec.structs.replace(state, link_drops_pps=drops, queues=plane)])
+    frame = store.network("nsfnet").newest
+    assert frame is not None
+    links = state_out(frame).links
+    assert [link.drops_pps for link in links] == pytest.approx(list(range(42)), rel=1e-3)
+    assert [len(link.queues) for link in links] == [k == 5 for k in range(42)]
+    (queue,) = links[5].queues
+    assert (queue.name, queue.sent_bps) == ("voice", pytest.approx(1e6, rel=1e-3))
+    assert (queue.drops_pps, queue.depth_octets) == (pytest.approx(5, rel=1e-3), pytest.approx(300, rel=1e-3))
 
 
 def test_what_travels_as_bytes_shows_the_same() -> None:

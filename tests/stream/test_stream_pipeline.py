@@ -35,6 +35,7 @@ from twin.records import (
     LinkAnnotations,
     NetworkEvent,
     PathDelay,
+    QueueCounters,
     Record,
     StateUpdate,
 )
@@ -92,6 +93,30 @@ def test_a_healthy_network_is_told_right() -> None:
     assert probes.count == pytest.approx(np.full(12, 20), rel=0.03)
     assert (probes.direction, probes.packet_bits) == ("one-way", PROBE_BITS)
     assert update.quality == ()
+
+
+def test_class_queues_of_a_device_stand_in_the_state() -> None:
+    """Forty drops a second of one class, which the interface itself counts as three."""
+    log: list[Record] = []
+    for record in RING.log(60):
+        if isinstance(record, DeviceSample) and record.device == "R000":
+            seconds = (record.observed_at_ns - T0) // S
+            queue = QueueCounters(
+                interface="eth0",
+                direction="out",
+                name="bulk",
+                sent_octets=1_000 * seconds,
+                dropped_packets=40 * seconds,
+                depth_octets=3_000,
+            )
+            record = msgspec.structs.replace(record, queues=(queue,))  # noqa: PLW2901  the log as told
+        log.append(record)
+    _, view = states(log)[3]
+    forward, back = (view.network.link_names.index(n) for n in ("R000->R001", "R000->R003"))
+    assert view.queues.classes == ("bulk",)
+    assert view.queues.of(forward)[0][1:] == pytest.approx((8_000, 40, 3_000), rel=1e-2)
+    assert view.link_drops_pps[forward] == pytest.approx(40, rel=1e-2)
+    assert view.queues.of(back) == []
 
 
 def test_routes_go_as_the_devices_forward() -> None:

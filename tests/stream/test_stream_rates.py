@@ -12,7 +12,7 @@ from strategies import LOAD_BPS, T0, Ring, S
 
 from stream.dedupe import digest_of
 from stream.rates import CounterSeries, RateRules, counter_advance, device_was_reset
-from twin.records import DeviceSample
+from twin.records import DeviceSample, QueueCounters
 
 RULES = RateRules()
 WINDOW = (T0, T0 + 10 * S)
@@ -149,3 +149,42 @@ def test_too_long_an_interval_says_nothing() -> None:
     ring = Ring()
     rates, flags = series_of(ring.sample(0, T0 - 300 * S), ring.sample(0, T0 + 300 * S)).rates(*WINDOW, RULES)
     assert (rates, flags) == ({}, set())
+
+
+def queued(at_s: int, *told: tuple[str, int | None, int | None]) -> DeviceSample:
+    """The ring's first router at some second, with (class, octets sent, packets dropped) at eth0."""
+    queues = [
+        QueueCounters(interface="eth0", direction="out", name=name, sent_octets=sent, dropped_packets=drops)
+        for name, sent, drops in told
+    ]
+    incoming = QueueCounters(
+        interface="eth0", direction="in", name="a", sent_octets=at_s, dropped_packets=at_s
+    )
+    lost = QueueCounters(interface="eth9", direction="out", name="a", sent_octets=at_s, dropped_packets=at_s)
+    return msgspec.structs.replace(Ring().sample(0, T0 + at_s * S), queues=(*queues, incoming, lost))
+
+
+def test_class_queues_are_shared_out_like_their_interface() -> None:
+    """5,000 octets and 20 drops in 10 s, half of them in the window; classes of one name are added up."""
+    before, after = queued(5, ("a", 100, 3), ("b", 7, 0)), queued(15, ("a", 5_100, 23), ("b", 7, 0))
+    found, flags = series_of(Ring().sample(0, T0), before, after).rates(*WINDOW, RULES)
+    (a, b), seconds = found["eth0"].queues, 5.0  # of the window that polls with queues cover
+    assert (a.name, a.sent_bps, a.drops_pps) == ("a", 8 * 2_500 / seconds, 10 / seconds)
+    assert (b.name, b.sent_bps, b.drops_pps) == ("b", 0.0, 0.0)
+    assert (found["eth1"].queues, flags) == ((), set())
+    twice = series_of(queued(0, ("a", 0, 0), ("a", 50, 5)), queued(10, ("a", 1_000, 1), ("a", 1_050, 9)))
+    (both,) = twice.rates(*WINDOW, RULES)[0]["eth0"].queues
+    assert (both.sent_bps, both.drops_pps) == (8 * 2_000 / 10, 0.5)
+
+
+@pytest.mark.parametrize(
+    "after", [("a", 50, 4), ("a", 5_100, 2), ("a", None, 23), ("a", 5_100, None), ("other", 5_100, 23)]
+)
+def test_a_queue_that_began_anew_or_tells_nothing_is_left_out(
+    after: tuple[str, int | None, int | None],
+) -> None:
+    """Its interface is measured all the same."""
+    series = series_of(queued(0, ("a", 100, 3)), queued(10, after))
+    assert series.rates(*WINDOW, RULES)[0]["eth0"].queues == ()
+    without = series_of(queued(0, ("a", None, 3)), queued(10, ("a", 100, 3)))
+    assert without.rates(*WINDOW, RULES)[0]["eth0"].queues == ()

@@ -19,12 +19,14 @@ from twin.graph import (
     InterfaceRates,
     InterfaceStatus,
     Measurements,
+    QueueRates,
     StateView,
     network_of,
 )
 from twin.graph_addresses import PrefixTable, parse_prefix
 from twin.graph_links import LinkKey, links_of_pair
 from twin.network import Network
+from twin.packing import pack_integers
 from twin.records import (
     DeviceTopology,
     InterfaceAddress,
@@ -381,3 +383,31 @@ def test_a_damaged_update_changes_nothing() -> None:
         with pytest.raises(DecodeError, match="damaged"):
             view.apply(bad)
     assert view.version == 6
+
+
+def test_class_queues_come_with_their_links() -> None:
+    """By link and name; their drops are the link's where the interface tells fewer; others have none."""
+    graph, view = ring_graph(), StateView()
+    view.apply(close(graph, 6))
+    assert view.queues.of(0) == []
+    queues = (QueueRates("bulk", 8e5, 30.0, 6_000.0), QueueRates("voice", 1e5, 2.0))
+    rates = {
+        ("R000", "eth0"): InterfaceRates(out_bps=1e6, drops_pps=5, queues=queues),
+        ("R001", "eth0"): InterfaceRates(out_bps=1e6, drops_pps=50, queues=queues[1:]),
+    }
+    update = close(graph, 7, Measurements(interfaces=rates))
+    view.apply(update)
+    first, second = (view.network.link_names.index(name) for name in ("R000->R001", "R001->R002"))
+    assert [name for name, *_ in view.queues.of(first)] == ["bulk", "voice"]
+    assert view.queues.of(first)[0][1:] == pytest.approx((8e5, 30.0, 6_000.0), rel=1e-3)
+    assert [name for name, *_ in view.queues.of(second)] == ["voice"]
+    assert sum(len(view.queues.of(k)) for k in range(len(view.network.links))) == 3
+    assert view.link_drops_pps[[first, second]] == pytest.approx([32, 50], rel=1e-3)
+    assert update.queues is not None
+    disordered, beyond = (pack_integers(np.array(links, np.int16)) for links in ([2, 0, 0], [0, 0, 99]))
+    for wrong in (
+        {"classes": ("bulk",)}, {"link": disordered}, {"link": beyond}, {"sent_bps": update.link_load_bps}
+    ):  # fmt: skip
+        damaged = msgspec.structs.replace(update, queues=msgspec.structs.replace(update.queues, **wrong))
+        with pytest.raises(DecodeError, match="damaged"):
+            StateView().apply(msgspec.structs.replace(damaged, topology=graph.topology))
