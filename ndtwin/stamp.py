@@ -61,13 +61,18 @@ def reflect_until_stopped(
     auth_key: str | None,
     source_pps: float,
     total_pps: float,
+    answer_short: bool,
     clock: str,
     clock_error_s: float,
     ready: Callable[[str], None],
 ) -> dict[str, int]:
     """Reflect at every address in every namespace until a signal; what became of all datagrams."""
     settings = ReflectorSettings(
-        key=_key(auth_key), stateful=stateful, source_pps=source_pps, total_pps=total_pps
+        key=_key(auth_key),
+        stateful=stateful,
+        source_pps=source_pps,
+        total_pps=total_pps,
+        answer_short=answer_short,
     )
     service = ReflectorService(Reflector(settings), _own_clock(clock, clock_error_s))
     service.open([(*endpoint(one), space) for space in netns for one in listen])

@@ -4,8 +4,9 @@ Rules
 -----
 - A reply is never longer than its request (RFC 8762 section 4.2: symmetrical), so a forged source address
   gains nothing. TWAMP Light senders whose packets are shorter than TWAMP's own reply (41 octets; RFC 6038 has
-  them pad) would have to be answered at greater length, and are refused: here the RFC's section 4.6 is not
-  followed. From 41 octets to 43 the reply is TWAMP's.
+  them pad) would have to be answered at greater length, and are refused, unless the operator says
+  ``answer_short``: then RFC 8762 section 4.6 is followed, with 41 octets for 14 or more (RFC 5357 section
+  4.2.1). From 41 octets to 43 the reply is TWAMP's.
 - Each source address may have so many packets a second, and all of them together so many: token buckets.
 - Stateful (section 4): every session has its own reply sequence, so that its sender can tell which direction
   lost a packet. Stateless: the sequence number is the sender's.
@@ -25,6 +26,7 @@ from collectors.stamp import tlv
 from collectors.stamp.packets import (
     SIGNED_OCTETS,
     TWAMP_REPLY_OCTETS,
+    TWAMP_SENDER_OCTETS,
     ReplyPacket,
     TestPacket,
     decode_test,
@@ -47,6 +49,7 @@ class ReflectorSettings:
     total_pps: float = 20_000.0  # and to all
     most_sources: int = 4096
     most_sessions: int = 16_384
+    answer_short: bool = False  # at greater length: a forged source address is sent three times as much
     forget_after_s: float = 900.0  # RFC 5357 section 4.2: REFWAIT's default
 
 
@@ -145,7 +148,8 @@ class Reflector:
         if not self._within_rate(arrival):
             self.counts["over-rate"] += 1
             return None
-        if len(datagram) < (SIGNED_OCTETS if key else TWAMP_REPLY_OCTETS):
+        least = TWAMP_SENDER_OCTETS if self._settings.answer_short else TWAMP_REPLY_OCTETS
+        if len(datagram) < (SIGNED_OCTETS if key else least):
             self.counts["too-short"] += 1
             return None
         try:
@@ -154,7 +158,7 @@ class Reflector:
             self.counts["unsigned"] += 1
             return None
         self.counts["reflected"] += 1
-        return self._reply(packet, len(datagram), arrival, clock)
+        return self._reply(packet, max(len(datagram), TWAMP_REPLY_OCTETS), arrival, clock)
 
     def _reply(self, packet: TestPacket, octets: int, arrival: Arrival, clock: ErrorEstimate) -> Reply:
         key = self._settings.key

@@ -37,6 +37,9 @@ def reflect(
     auth_key: KeyOption = None,
     source_pps: Annotated[float, typer.Option(help="Answered to one address.", min=1.0)] = 1000.0,
     total_pps: Annotated[float, typer.Option(help="Answered in all.", min=1.0)] = 20_000.0,
+    answer_short: Annotated[
+        bool, typer.Option(help="Also TWAMP Light requests of 14 to 40 octets, which replies outgrow.")
+    ] = False,
     clock: ClockOption = "kernel",
     clock_error: ClockErrorOption = 0.0,
     as_json: JsonOption = False,
@@ -52,6 +55,7 @@ def reflect(
         auth_key=auth_key,
         source_pps=source_pps,
         total_pps=total_pps,
+        answer_short=answer_short,
         clock=clock,
         clock_error_s=clock_error,
         ready=lambda where: say(f"reflecting at {where}"),

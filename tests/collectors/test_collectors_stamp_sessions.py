@@ -15,7 +15,14 @@ from collectors.stamp.bins import Measured, ProbeBins, ProbeLabel
 from collectors.stamp.clock import OwnClock
 from collectors.stamp.losses import LossLedger, Split
 from collectors.stamp.pace import LONGEST, SHORTEST, Pace, Stream
-from collectors.stamp.packets import ReplyPacket, decode_reply, decode_test, encode_reply, encode_test
+from collectors.stamp.packets import (
+    ReplyPacket,
+    TestPacket,
+    decode_reply,
+    decode_test,
+    encode_reply,
+    encode_test,
+)
 from collectors.stamp.reflector import Arrival, Reflector, ReflectorSettings
 from collectors.stamp.sender import Echo, SenderSession, SessionSettings
 from collectors.stamp.timestamps import ErrorEstimate, TimestampFormat
@@ -183,6 +190,20 @@ def test_a_reply_is_never_longer_than_its_request(octets: int, key: bytes) -> No
     if reply is not None:
         assert len(reply.stamped(T0, GOOD)) == octets
     assert reflector.counts["too-short"] == (octets < least)
+
+
+@given(st.integers(0, 300), st.sampled_from([b"", KEY]))
+def test_short_requests_are_answered_only_where_that_is_wanted(octets: int, key: bytes) -> None:
+    """From TWAMP's 14 octets on, by TWAMP's 41; what is longer stays symmetrical, what is signed whole."""
+    reflector = Reflector(ReflectorSettings(key=key, answer_short=True))
+    sent = encode_test(TestPacket(7, 1 << 40, 0x8903), key) + bytes(300)
+    reply = reflector.reflect(sent[:octets], arrival(T0), GOOD)
+    assert (reply is None) == (octets < (112 if key else 14))
+    if reply is not None:
+        back = reply.stamped(T0, GOOD)
+        assert len(back) == max(octets, 41)
+        told = decode_reply(back, key)
+        assert (told.sender_sequence, told.sender_timestamp, told.sender_error) == (7, 1 << 40, 0x8903)
 
 
 def test_with_a_key_only_the_signed_is_answered() -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import AF_INET, SOCK_DGRAM, socket
 
 import pytest
 from topics_seen import records_in, wait_for
@@ -60,6 +61,22 @@ def test_the_two_commands_measure_each_other(tmp_path: Path) -> None:
     assert (figures["forward_lost"], figures["backward_lost"]) == (0, 0)
     assert 0 < figures["forward_mean_s"] < 0.5
     assert counts == {"reflected": 20, "unsent": 0}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("options", "answers"), [((), []), (("--answer-short",), [41])])
+def test_short_requests_are_answered_where_the_operator_says_so(
+    options: tuple[str, ...], answers: list[int]
+) -> None:
+    """TWAMP Light's least request, and a STAMP packet after it that is answered in any case."""
+    with reflecting(*options) as (reflector, port), socket(AF_INET, SOCK_DGRAM) as sender:
+        sender.settimeout(30)
+        for octets in (14, 44):
+            sender.sendto(bytes(octets), ("127.0.0.1", port))
+        came = [len(sender.recv(2048)) for _ in (*answers, 44)]
+        counts = json.loads(ended(reflector))
+    assert came == [*answers, 44]
+    assert counts.get("too-short", 0) == 1 - len(answers)
 
 
 @pytest.mark.live
