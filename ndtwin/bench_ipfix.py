@@ -54,7 +54,7 @@ from twin.records import FlowReport, Record
 BIN_NS = 5_000_000_000
 DOMAINS = 4
 EXPORTER = "127.0.0.1"
-TURNS = 3
+TURNS = 5
 NETFLOW_RECORDS = 20_000  # enough for a slow one
 WARM_UP = 0.2  # of the datagrams, before what is measured
 _SETTLE_S = 0.1  # what has been read is being worked on
