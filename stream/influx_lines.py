@@ -7,6 +7,8 @@ measurement     tags                                fields
                                                     twin expects this method to measure; jitter_s, loss
 ``link_load``   network, link (``A->B``)            load_bps, capacity_bps, utilisation, drops_pps;
                                                     predicted_utilisation
+``queue``       network, link, class (its name)     sent_bps, drops_pps, depth_octets: of class queues,
+                                                    where devices tell of them
 ``probe``       network, path (as told), method,    what a device's or a collector's own probe
                 direction, class (DSCP)             measured: mean_s … error_s, sent, lost; nothing
                                                     is predicted of classes other than 0
@@ -39,6 +41,7 @@ from twin.records import Alert, DelayReport, Prediction, Record, StateUpdate
 FIELDS = {
     "path_delay": ("measured_s", "predicted_s", "low_s", "high_s", "jitter_s", "loss"),
     "link_load": ("load_bps", "capacity_bps", "utilisation", "drops_pps", "predicted_utilisation"),
+    "queue": ("sent_bps", "drops_pps", "depth_octets"),
     "probe": (
         "count",
         "mean_s",
@@ -59,6 +62,7 @@ FIELDS = {
 TAGS = {
     "path_delay": ("network", "path", "method"),
     "link_load": ("network", "link"),
+    "queue": ("network", "link", "class"),
     "probe": ("network", "path", "method", "direction", "class"),
     "alert": ("network", "fingerprint", "kind"),
 }
@@ -127,6 +131,7 @@ class Lines:
         self._remember(update.network, view)
         yield from _measured_delays(view, update)
         yield from _measured_loads(view, update)
+        yield from _measured_queues(view, update)
         prediction = self._waiting.pop((update.network, update.version), None)
         if prediction is not None:
             yield from self._prediction(prediction)
@@ -170,6 +175,13 @@ def _measured_loads(view: StateView, update: StateUpdate) -> Iterator[str]:
             "drops_pps": view.link_drops_pps[index],
         }
         yield line("link_load", (update.network, name), fields, update.window_end_ns)
+
+
+def _measured_queues(view: StateView, update: StateUpdate) -> Iterator[str]:
+    for index in np.unique(view.queues.link):
+        for name, *figures in view.queues.of(int(index)):
+            tags = (update.network, view.network.link_names[index], name)
+            yield line("queue", tags, dict(zip(FIELDS["queue"], figures, strict=True)), update.window_end_ns)
 
 
 def _predicted_delays(window: _Window, prediction: Prediction) -> Iterator[str]:

@@ -32,7 +32,18 @@ from twin.compare import comparable_mean_s
 from twin.graph import StateView
 from twin.packing import unpack_magnitudes
 from twin.queueing import MG1K
-from twin.records import Alert, DelayReport, Heartbeat, PathDelay, Prediction, Record, StateUpdate, Suspect
+from twin.records import (
+    Alert,
+    DelayReport,
+    DeviceSample,
+    Heartbeat,
+    PathDelay,
+    Prediction,
+    QueueCounters,
+    Record,
+    StateUpdate,
+    Suspect,
+)
 
 ALERT = Alert(
     network="ring",
@@ -108,7 +119,7 @@ def test_a_line_escapes_what_line_protocol_escapes() -> None:
 
 def test_every_line_uses_the_documented_measurements_tags_and_fields() -> None:
     """States, predictions and alerts together use exactly the names in FIELDS and TAGS."""
-    states, lines = ring_states(3), Lines()
+    states, lines = ring_states(3, spoken=with_queue), Lines()
     used: dict[str, set[str]] = {name: set() for name in FIELDS}
     for record in [*states, *predictions(states), PROBES, ALERT]:
         for text in lines.of(record):
@@ -118,6 +129,33 @@ def test_every_line_uses_the_documented_measurements_tags_and_fields() -> None:
     assert {name: set(fields) for name, fields in FIELDS.items()} == used
     assert lines.unusable == 0
     assert set(TAGS) == set(FIELDS)
+
+
+def with_queue(record: Record) -> Record:
+    """The records of a ring whose first router tells of a class queue: 80 bit/s, 40 drops/s, 3,000 octets."""
+    if not (isinstance(record, DeviceSample) and record.device == "R000"):
+        return record
+    seconds = record.observed_at_ns // S - 10**9
+    queue = QueueCounters(
+        interface="eth0",
+        direction="out",
+        name="voice, low",
+        sent_octets=10 * seconds,
+        dropped_packets=40 * seconds,
+        depth_octets=3_000,
+    )
+    return msgspec.structs.replace(record, queues=(queue,))
+
+
+def test_class_queues_are_written_by_link_and_class() -> None:
+    """Only those that a device tells of."""
+    lines = Lines()
+    state, written = [(state, list(lines.of(state))) for state in ring_states(3, spoken=with_queue)][-1]
+    (text,) = [text for text in written if text.startswith("queue,")]
+    head, fields, at = text.replace("\\ ", "_").split(" ")
+    assert (head, int(at)) == ("queue,network=ring,link=R000->R001,class=voice\\,_low", state.window_end_ns)
+    told = {name: float(value) for name, _, value in (field.partition("=") for field in fields.split(","))}
+    assert told == pytest.approx({"sent_bps": 80, "drops_pps": 40, "depth_octets": 3_000}, rel=1e-2)
 
 
 def test_probes_are_written_by_class_and_without_delays_that_nobody_measured() -> None:
