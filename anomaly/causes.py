@@ -135,7 +135,9 @@ def _with_capacity(quadratic: _Quadratic, facts: LinkFacts, share: float) -> Exp
     capacity = facts.link.capacity_bps
     usual, _ = link_queue(facts.link, capacity, facts.routed_bps, facts.routed_bits)
     wait, dropped = link_queue(facts.link, share * capacity, facts.routed_bps, facts.routed_bits)
-    beta = (1 / share - 1) / capacity
+    # A shaped link sends at its port's speed whatever is left of its capacity: packets only wait longer.
+    shaped = (facts.link.line_rate_bps or 0.0) > capacity
+    beta = 0.0 if shaped else (1 / share - 1) / capacity
     rise = max(wait - usual, 0.0)
     x = quadratic.best_x(beta, TOLERANCE[0] * rise, TOLERANCE[1] * rise)
     carried = min(facts.routed_bps, share * capacity)

@@ -129,6 +129,7 @@ class InventoryLink(_Table, frozen=True):
     propagation_delay_s: float | None = None
     buffer_packets: int | None = None
     capacity_bps: float | None = None
+    line_rate_bps: float | None = None
 
 
 class Inventory(_Table, frozen=True):
@@ -363,6 +364,14 @@ def _check_listener(inventory: Inventory) -> Problems:
     return check_flow_table(inventory.ipfix, [device.name for device in inventory.devices if device.ipfix])
 
 
+_LEAST_OF_LINK = {
+    "propagation_delay_s": 0.0,
+    "buffer_packets": 1,
+    "capacity_bps": 1.0,
+    "line_rate_bps": 1.0,
+}
+
+
 def _check_links(inventory: Inventory) -> Problems:
     names = {device.name for device in inventory.devices}
     seen: set[tuple[str, str, str]] = set()
@@ -377,10 +386,12 @@ def _check_links(inventory: Inventory) -> Problems:
         if key in seen:
             yield place, "is written twice: remove one, or tell parallel links apart by source_interface"
         seen.add(key)
-        for name, lowest in (("propagation_delay_s", 0.0), ("buffer_packets", 1), ("capacity_bps", 1.0)):
+        for name, lowest in _LEAST_OF_LINK.items():
             value = getattr(link, name)
             if value is not None and not lowest <= value < float("inf"):
                 yield f"{place}.{name}", f"{value} is out of range: use at least {lowest:g}"
+        if link.line_rate_bps is not None and link.line_rate_bps < (link.capacity_bps or 0.0):
+            yield f"{place}.line_rate_bps", "is below capacity_bps: give the port's speed, or remove it"
 
 
 def _is_address(text: str) -> bool:

@@ -100,6 +100,7 @@ def told_otherwise(old: Network, new: Network) -> NDArray[np.bool_]:
     for before, after in (
         (old.propagation_delay_s, new.propagation_delay_s),
         (old.capacity_bps, new.capacity_bps),
+        (old.line_rate_bps, new.line_rate_bps),
     ):
         differs[known] |= before[origin[known]] != after[known]
     return differs

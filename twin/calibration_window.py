@@ -103,7 +103,7 @@ def take_apart(network: Network, traffic: Traffic, said: PathPrediction) -> Part
         hops.offsets,
         weight,
         network.propagation_delay_s,
-        1.0 / network.capacity_bps,
+        1.0 / network.line_rate_bps,
         bits,
         said.mean_s,
     )

@@ -3,7 +3,7 @@
 A prediction is the one-way delay of a path's own mean packet. A measurement may be of probes of another size,
 and may be a round trip. Queue waits and propagation do not depend on the packet's size, transmission does:
 
-    comparable = predicted + (probe bits − path's mean bits) · Σ 1/C        over the hops there,
+    comparable = predicted + (probe bits − path's mean bits) · Σ 1/line rate  over the hops there,
                  and the same for the way back where the measurement is a round trip.
 
 Where a path has several equal routes, prediction and hops are means over them, as a measurement by many
@@ -60,7 +60,7 @@ def comparable_mean_s(
     mean = np.where(routed, predicted_mean_s, 0.0)
     if measured.packet_bits is not None:
         hops, share = crossings(network)
-        per_bit = sum_hops(hops, share / network.capacity_bps[hops.links])
+        per_bit = sum_hops(hops, share / network.line_rate_bps[hops.links])
         mean = mean + (measured.packet_bits - path_packet_bits(traffic)) * per_bit
     if measured.direction == "round-trip":
         back = reverse_paths(len(network.nodes))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from twin.chunks import chunk_count, each_chunk
 from twin.features_core import (
+    AHEAD_S_PER_BIT,
     FIXED_S,
     LN_BITS,
     LN_CAPACITY,
@@ -103,7 +104,7 @@ class Features:
     ln_blocking: Floats  # [Q] ln of the prior's blocking, at least LN_BLOCKING_FLOOR
     size_scv: Floats  # [F] of a flow's own packets
     transmission_s: Floats  # [F] of the flow's mean packet, over all its hops
-    propagation_s: Floats  # [F]
+    propagation_s: Floats  # [F] and, taken off, by how much shaped links send earlier than at their capacity
     bottleneck: Ints  # [F] policy of the link with the highest load on the way
     queues: LinkQueues
 
@@ -271,6 +272,7 @@ def _of_links(network: Network, queues: LinkQueues) -> Floats:
     table = np.zeros((len(network.links), OF_LINK))
     table[:, LN_CAPACITY] = np.log(network.capacity_bps)
     table[:, S_PER_BIT] = 1.0 / network.capacity_bps
+    table[:, AHEAD_S_PER_BIT] = network.ahead_s_per_bit
     table[:, PROPAGATION_S] = network.propagation_delay_s
     table[:, LOAD] = queues.link_load
     table[:, POLICY] = network.policy

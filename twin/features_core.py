@@ -26,7 +26,7 @@ SUMS = 5
 PER_ARRIVAL, SURVIVAL, LN_BITS, WAIT_S = range(4)
 OF_QUEUE = 4
 # ... and of its link:
-LN_CAPACITY, S_PER_BIT, PROPAGATION_S, LOAD, POLICY = range(5)
+LN_CAPACITY, S_PER_BIT, PROPAGATION_S, LOAD, POLICY, AHEAD_S_PER_BIT = range(6)
 OF_LINK = 8  # columns, a line of the processor's cache
 # Of what is told of a flow beside its row of features:
 TRANSMISSION_S, FIXED_S = range(2)
@@ -90,7 +90,7 @@ def tabulate(
     for flow in flows:
         first, end = offsets[flow], offsets[flow + 1]
         rate, ln_bits = pps[flow], log(bits[flow])
-        waits, per_bit, fixed, worst, policy = 0.0, 0.0, 0.0, -1.0, 0.0
+        waits, per_bit, ahead, fixed, worst, policy = 0.0, 0.0, 0.0, 0.0, -1.0, 0.0
         before = of_link[links[first], LN_CAPACITY] if end > first else 0.0
         for hop in range(first, end):
             queue, link = of_queue[queues[hop]], of_link[links[hop]]
@@ -101,13 +101,15 @@ def tabulate(
             hop_x[hop, 4] = inlet_rate[inlets[hop]] * queue[PER_ARRIVAL]
             waits += queue[WAIT_S]
             per_bit += link[S_PER_BIT]
+            ahead += link[AHEAD_S_PER_BIT]
             fixed += link[PROPAGATION_S]
             policy = link[POLICY] if link[LOAD] > worst else policy
             worst = max(worst, link[LOAD])
             rate *= queue[SURVIVAL]
             before = link[LN_CAPACITY]
         transmission = bits[flow] * per_bit
-        seconds[flow, TRANSMISSION_S], seconds[flow, FIXED_S] = transmission, fixed
+        seconds[flow, TRANSMISSION_S] = transmission
+        seconds[flow, FIXED_S] = fixed - bits[flow] * ahead
         bottleneck[flow] = int(policy)
         flow_x[flow, 0] = (end - first) / 8
         flow_x[flow, 1] = min(max(worst, 0.0), LOAD_CAP)

@@ -297,6 +297,7 @@ class GraphState:
             propagation_delay_s=_told_propagation_s(note),
             buffer_packets=_told_buffer(note),
             up=all(status.up for status in ends if status is not None),
+            line_rate_bps=_told_line_rate(note),
         )
 
     def _told_capacity(self, key: LinkKey) -> float | None:
@@ -415,6 +416,12 @@ def _told_buffer(note: LinkAnnotation | None) -> int:
     """The annotated buffer where there is room for a packet."""
     told = None if note is None else note.buffer_packets
     return told if told is not None and told > 0 else DEFAULT_BUFFER_PACKETS
+
+
+def _told_line_rate(note: LinkAnnotation | None) -> float | None:
+    """The annotated speed where it is one."""
+    told = None if note is None else note.line_rate_bps
+    return told if told is not None and 0 < told < float("inf") else None
 
 
 def _ends(key: LinkKey) -> tuple[tuple[str, str], tuple[str, str]]:

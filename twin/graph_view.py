@@ -130,6 +130,7 @@ def network_of(topology: TopologyRecord) -> Network:
                     source_interface=link.source_interface,
                     target_interface=link.target_interface,
                     up=link.up,
+                    line_rate_bps=link.line_rate_bps,
                 )
                 for link in topology.links
             ),

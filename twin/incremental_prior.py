@@ -86,7 +86,7 @@ def changed_wires(before: Network, after: Network) -> Ints:
     """The links that differ in speed or length; both are :func:`same_ground`."""
     if before is after:
         return np.zeros(0, np.int64)
-    differ = before.capacity_bps != after.capacity_bps
+    differ = (before.capacity_bps != after.capacity_bps) | (before.line_rate_bps != after.line_rate_bps)
     return np.flatnonzero(differ | (before.propagation_delay_s != after.propagation_delay_s))
 
 

@@ -30,7 +30,8 @@ Ints = NDArray[np.int64]
 class Link:
     """A directed link and the queues that feed it; a queue's buffer includes the packet in service.
 
-    The buffer is counted in packets unless ``buffer_bits`` is given.
+    The buffer is counted in packets unless ``buffer_bits`` is given. A link that is shaped (a token bucket on
+    a faster port) serves its queue at ``capacity_bps``; a packet that may leave does so at ``line_rate_bps``.
     """
 
     source: str
@@ -43,6 +44,7 @@ class Link:
     up: bool = True
     scheduling: Scheduling = FIFO
     buffer_bits: float = 0.0
+    line_rate_bps: float | None = None  # None, or less than the capacity: the capacity
 
     @property
     def name(self) -> str:
@@ -146,6 +148,20 @@ class Network:
     def capacity_bps(self) -> Floats:
         """[L]."""
         return np.array([link.capacity_bps for link in self.links], dtype=np.float64)
+
+    @cached_property
+    def line_rate_bps(self) -> Floats:
+        """At which bits leave, [L]; the capacity unless a link is shaped."""
+        return np.array([max(link.line_rate_bps or 0.0, link.capacity_bps) for link in self.links])
+
+    @cached_property
+    def ahead_s_per_bit(self) -> Floats:
+        """By how much a packet passes a shaped link earlier than at its capacity, [L]; 0 elsewhere.
+
+        Models are of links that transmit at their capacity; this is taken off what they say, together with
+        propagation, so that neither queues nor features know of it.
+        """
+        return np.asarray(1.0 / self.capacity_bps - 1.0 / self.line_rate_bps)
 
     @cached_property
     def propagation_delay_s(self) -> Floats:

@@ -24,8 +24,8 @@ service included.
 7. *Arrivals that are not Poisson* (:mod:`twin.queueing_arrivals`): by Allen and Cunneen's rule c becomes
    c + c_a² − 1, for regular flows and for links with few inlets; rates that waver correct what follows.
 
-A flow's delay is, hop by hop, the queue's wait, the transmission of the *flow's own* mean packet and the
-propagation.
+A flow's delay is, hop by hop, the queue's wait, the transmission of the *flow's own* mean packet (at the line
+rate where a link is shaped) and the propagation.
 """
 
 from __future__ import annotations
@@ -252,6 +252,7 @@ class MG1K:
             flows.size_scv,
             network.capacity_bps,
             network.propagation_delay_s,
+            network.ahead_s_per_bit,
             queues.wait_s,
             queues.wait_std_s,
             queues.blocking,
@@ -364,7 +365,7 @@ def sum_hops(paths: Paths, values: Floats) -> Floats:
 
 def transmission_s(network: Network, bits: Floats) -> Floats:
     """Time on the wires of a packet of ``bits`` [P] along every path, [P]."""
-    return bits * sum_hops(network.paths, 1.0 / network.capacity_bps[network.paths.links])
+    return bits * sum_hops(network.paths, 1.0 / network.line_rate_bps[network.paths.links])
 
 
 def interval_width(queueing_s: Floats, fixed_s: Floats, width: Floats) -> Floats:

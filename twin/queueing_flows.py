@@ -222,16 +222,18 @@ def along(
     size_scv: Floats,
     capacity_bps: Floats,
     propagation_s: Floats,
+    ahead_s_per_bit: Floats,
     wait_s: Floats,
     wait_std_s: Floats,
     blocking: Floats,
     link_load: Floats,
     policy: Ints,
 ) -> Floats:
-    """Of every flow: queueing + transmission, propagation, jitter, loss, and of the most loaded link on its
+    """Of every flow: queueing + transmission, what is fixed, jitter, loss, and of the most loaded link on its
     way load and policy, [6, F].
 
-    A packet keeps its size along the path, so its transmission times add up before they vary.
+    A packet keeps its size along the path, so its transmission times add up before they vary. Fixed are the
+    propagation and, to be taken off, by how much shaped links send earlier than at their capacity.
     """
     flows = flow_path.shape[0]
     met = np.zeros((6, flows))
@@ -239,6 +241,7 @@ def along(
         path = flow_path[flow]
         waits = 0.0
         per_bit = 0.0
+        ahead = 0.0
         fixed = 0.0
         variance = 0.0
         survival = 1.0
@@ -250,12 +253,13 @@ def along(
                 worst = link
             waits += wait_s[queue]
             per_bit += 1.0 / capacity_bps[link]
+            ahead += ahead_s_per_bit[link]
             fixed += propagation_s[link]
             variance += wait_std_s[queue] ** 2
             survival *= 1.0 - blocking[queue]
         transmission = bits[flow] * per_bit
         met[0, flow] = waits + transmission
-        met[1, flow] = fixed
+        met[1, flow] = fixed - bits[flow] * ahead
         met[2, flow] = np.sqrt(variance + size_scv[flow] * transmission**2)
         met[3, flow] = 1.0 - survival
         if worst >= 0:

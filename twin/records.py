@@ -137,6 +137,7 @@ class LinkAnnotation(Part, frozen=True, kw_only=True):
     propagation_delay_s: float | None = None
     buffer_packets: int | None = None
     capacity_bps: float | None = None  # only where ifHighSpeed does not tell the shaped rate
+    line_rate_bps: float | None = None  # at which bits leave, where that is more than the capacity
 
 
 class LinkAnnotations(Record, frozen=True, kw_only=True):
@@ -261,6 +262,7 @@ class LinkRecord(Part, frozen=True, kw_only=True):
     propagation_delay_s: float
     buffer_packets: int
     up: bool = True
+    line_rate_bps: float | None = None  # None: the capacity; more: the link is shaped
 
 
 class TopologyRecord(Part, frozen=True, kw_only=True):

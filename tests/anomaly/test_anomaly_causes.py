@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,16 @@ def test_a_rise_that_grows_with_size_is_lost_capacity(share: float, load: float)
     best = explain(_field(lost - usual + slower * BITS, lost - usual + slower * 512), 0, _facts(load))[0]
     assert best.name == "capacity-lost"
     assert float(best.detail.split()[1]) == pytest.approx(100 * share, abs=10)
+
+
+def test_a_shaped_link_that_lost_capacity_makes_all_packets_wait_alike() -> None:
+    """Behind a fast port lost capacity adds nothing to transmission."""
+    shaped = replace(_facts(0.35), link=replace(LINK, line_rate_bps=1e10))
+    usual, lost = (link_queue(LINK, c * CAPACITY_BPS, 0.35 * CAPACITY_BPS, BITS)[0] for c in (1.0, 0.5))
+    found = explain(_field(lost - usual, lost - usual), 0, shaped)
+    detail = next(e.detail for e in found if e.name == "capacity-lost")
+    assert detail.endswith("+0.00 ms transmission")
+    assert float(detail.split()[1]) == pytest.approx(50, abs=10)
 
 
 def test_drops_and_a_stuck_load_speak_for_lost_capacity_when_sizes_say_nothing() -> None:

@@ -78,6 +78,12 @@ MISTAKES = [
     ("0.004", "-0.004", "links[0] (WA->CA1).propagation_delay_s: -0.004 is out of range"),
     ("0.004", "inf", "propagation_delay_s: inf is out of range"),
     ("buffer_packets = 64", "buffer_packets = 0", "buffer_packets: 0 is out of range"),
+    ("buffer_packets = 64", "line_rate_bps = 0.5", "line_rate_bps: 0.5 is out of range"),
+    (
+        "buffer_packets = 64",
+        "capacity_bps = 2e6\nline_rate_bps = 1e6",
+        "line_rate_bps: is below capacity_bps: give the port's speed",
+    ),
     ("[[links]]", '[[links]]\nsource="WA"\ntarget="CA1"\n[[links]]', "links[1] (WA->CA1): is written twice"),
     (
         "[[links]]",

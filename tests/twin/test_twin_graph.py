@@ -162,6 +162,18 @@ def test_an_annotated_capacity_beats_the_interface_speed() -> None:
     assert capacity["R002->R001"] == 2e8  # its own end's speed is unknown: the far end's
 
 
+def test_an_annotated_line_rate_reaches_the_network() -> None:
+    """What the operator says of a shaped link's port; elsewhere the capacity, as from older records."""
+    graph = ring_graph()
+    note = LinkAnnotation(source="R000", target="R001", capacity_bps=5e7, line_rate_bps=1e9)
+    odd = LinkAnnotation(source="R001", target="R002", line_rate_bps=float("nan"))
+    graph.apply(LinkAnnotations(network="ring", observed_at_ns=T0 + 1, links=(note, odd)))
+    graph.refresh(2)
+    told = {link.name: link.line_rate_bps for link in network_in(graph).links}
+    assert told.pop("R000->R001") == 1e9
+    assert set(told.values()) == {None}
+
+
 @pytest.mark.parametrize(("delay", "buffer"), [(-1.0, 0), (float("nan"), -5), (float("inf"), 0)])
 def test_facts_of_a_link_that_cannot_be_are_as_if_not_told(delay: float, buffer: int) -> None:
     """An annotation out of range, as any program may write one, leaves the defaults, and a network."""

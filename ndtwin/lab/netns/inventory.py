@@ -9,6 +9,7 @@ from ndtwin.lab.netns.plan import NETCONF_PORT, SNMP_PORT, STAMP_PORT, Plan, Rou
 from ndtwin.lab.netns.settings import NetnsSettings
 from ndtwin.lab.settings import LabSettings
 
+LINE_RATE_BPS = 10e9  # of a veth, as its driver says
 NETCONF_USER = "root"  # sshd forces the NETCONF subsystem upon whoever logs in with the lab's key
 
 
@@ -35,6 +36,8 @@ def inventory_of(
                 "buffer_packets": link.buffer_packets,
                 # SNMP tells it too, NETCONF what the driver says: 10 Gbit/s.
                 "capacity_bps": link.capacity_bps,
+                # A token bucket on a cable of that speed: what may leave is there at once.
+                "line_rate_bps": LINE_RATE_BPS,
             }
             for link in plan.network.links
         ],

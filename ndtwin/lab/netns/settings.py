@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 
 LEAST_ROUTERS, MOST_ROUTERS = 2, 24
-# What a loop on this lab needs besides. Its queues hold packets back but do not transmit them, which the twin
-# has to learn; and softflowd tells of a flow some seconds after the packets.
+# What a loop on this lab needs besides. How long the kernel takes and that all packets are of one size nobody
+# tells: the twin has to learn it. And softflowd tells of a flow some seconds after the packets.
 LOOP_TABLES: dict[str, dict[str, object]] = {"twin": {"calibrate": True}, "pipeline": {"lateness_s": 5.0}}
 
 

@@ -2,7 +2,7 @@
 
 Each path has several UDP flows (ports), and its packets come at random (Poisson), all of one size. What
 arrives is thrown away by a socket that nobody reads. Beside that a TCP stream runs from every router's
-customers to the next router's, at a rate of its own. The thread wakes every few milliseconds and sends what
+customers to the next router's, at a rate of its own. The thread wakes every millisecond and sends what
 is due: what a busy machine made it miss is sent late, but never more than ``MOST_BEHIND_S`` of it.
 
 Hidden traffic starts and ends at routers, so no exporter sees it.
@@ -27,7 +27,7 @@ from ndtwin.lab.netns.tcp import Stream
 from twin.network import Floats
 
 FLOWS = 4  # UDP flows of a path
-TICK_S = 0.005
+TICK_S = 0.001  # well below the time that a queue needs for a packet: what is due at once comes as a burst
 MOST_BEHIND_S = 0.25
 MOST_PPS = 20_000.0  # of all paths together, whatever faults ask for
 _HEADERS = 28  # IP and UDP
