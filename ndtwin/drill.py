@@ -16,18 +16,18 @@ from ndtwin.loop import Loop
 from twin.errors import PeerError
 from twin.records import Alert
 
-STARTUP_TIMEOUT_S = 120.0
 DETECT_GOAL_WINDOWS = 3
 RANK_GOAL = 2
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How many windows each step may take."""
+    """How many windows each step may take, and how many seconds more the start."""
 
     quiet: int = 8
     detect: int = 6
     resolve: int = 8
+    startup_s: float = 120.0
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Drill:
                 not self._look() and isinstance(windows, int) and windows >= wanted and not self.loop.faults()
             )
 
-        if not self._wait(quiet, wanted, STARTUP_TIMEOUT_S):
+        if not self._wait(quiet, wanted, self.patience.startup_s):
             firing = [f"alert firing: {alert.summary}" for alert in self._look()]
             why = "; ".join(self.loop.faults() + firing) or "too few windows closed"
             raise PeerError(f"the loop was not whole and quiet in time: {why}")

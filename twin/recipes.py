@@ -178,7 +178,7 @@ RECIPES = {
             config=RouteNetConfig(name="rnn", prior="unqueued", iterations=1),
         ),
         Recipe(
-            "testbed-4", {}, {}, epochs=30, batch=16, learning_rate=2e-3, relative=True, start="routenet",
+            "testbed-4", {}, {}, epochs=90, batch=16, learning_rate=2e-3, relative=True, start="routenet",
             config=RouteNetConfig(limit=7.0),
             measured=Measured(
                 "testbed",

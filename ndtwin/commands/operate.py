@@ -108,6 +108,7 @@ def drill(
     target: TargetOption = None,
     magnitude: MagnitudeOption = None,
     topology: TopologyOption = None,
+    lab: LabOption = None,
     window: WindowOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -115,18 +116,25 @@ def drill(
 
     Uses ports and addresses of its own, so a running `ndtwin up` is not disturbed.
     """
-    from ndtwin.drill import Drill
-    from ndtwin.lab.faults import FAULTS
+    from ndtwin.drill import Drill, Patience
+    from ndtwin.lab.faults import FAULTS as SIM_FAULTS
+    from ndtwin.lab.netns.settings import LOOP_TABLES
+    from ndtwin.lab.netns.world import FAULTS as NETNS_FAULTS
     from ndtwin.loop import running_loop
     from ndtwin.ports import private_ports
 
-    if fault not in FAULTS:
-        raise UsageError(f"unknown fault {fault!r}: there is {', '.join(FAULTS)}")
+    netns = lab == "netns"
+    known = NETNS_FAULTS if netns else SIM_FAULTS
+    if fault not in known:
+        raise UsageError(f"unknown fault {fault!r}: there is {', '.join(known)}")
     overrides: Tables = {"lab": {"topology": topology}, "pipeline": {"window_s": window}}
+    if netns:
+        overrides = merge(LOOP_TABLES, overrides)
+    patience = Patience(quiet=16, startup_s=300.0) if netns else Patience()  # it is calibrated first
     with private_ports(run_dir) as (own_dir, own):
-        settings = settings_from(config, own_dir, merge(overrides, own))
+        settings = settings_from(config, own_dir, {**merge(overrides, own), "lab_kind": lab})
         with running_loop(settings, say, stop_on_signals()) as loop:
-            result = Drill(loop, say).run(fault, target, magnitude)
+            result = Drill(loop, say, patience).run(fault, target, magnitude)
     if as_json:
         print_json(result.as_dict())
     else:

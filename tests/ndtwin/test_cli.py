@@ -42,6 +42,7 @@ def test_every_command_explains_itself(command: str) -> None:
         (("up", "--for", "-3"), 2, "give seconds greater than 0"),
         (("up", "--topology", "mars", "--headless", "--for", "5"), 2, "mars"),
         (("drill", "earthquake"), 2, "unknown fault 'earthquake': there is link-delay"),
+        (("drill", "link-delay", "--lab", "netns"), 2, "unknown fault 'link-delay': there is link-capacity"),
         (("lab", "fault", "list"), 1, "no lab answers"),
         (("lab", "fault", "stop"), 2, "name one fault id, or give --all"),
         (("replay", "--from", "yesterday", "--to", "0"), 2, "give a time such as"),
