@@ -14,12 +14,11 @@ up: $(RUNTIME_STAMP)
 	$(BIN)/ndtwin up $(ARGS)
 
 # Two at a time, a file staying on one worker: most tests wait for clocks and processes, not for the processor.
-# Then those that must not be disturbed: a live loop, and beside it, in a row, what makes or needs interfaces.
-# 5: ARGS chose none of a kind.
+# Then, one by one, those that need the machine for themselves. 5: ARGS chose none of a kind.
 test: $(STAMP) debian-test-packages
 	@failed=0; \
 	$(BIN)/pytest -n 2 --dist loadfile -m "not alone" $(ARGS) || test $$? -eq 5 || failed=1; \
-	$(BIN)/pytest -n 2 --dist loadgroup -m alone $(ARGS) || test $$? -eq 5 || failed=1; \
+	$(BIN)/pytest -n 0 -m alone $(ARGS) || test $$? -eq 5 || failed=1; \
 	exit $$failed
 
 lint: $(STAMP)

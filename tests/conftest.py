@@ -17,10 +17,8 @@ from stream.admin import ensure_topics
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that are alone with something run one after the other, on one worker."""
-    for item in items:
-        if (alone := item.get_closest_marker("alone")) is not None:
-            item.add_marker(pytest.mark.xdist_group(alone.args[0]))
+    """Chromium before those that make interfaces, since the kernel takes a while to remove them."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from collectors.inventory import Engine
 from collectors.snmp.open import Shared, open_engine
 from collectors.snmp.poller import SnmpPoller
 
-pytestmark = [pytest.mark.live, pytest.mark.alone("interfaces")]
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 IF, IFX, CIDR = "1.3.6.1.2.1.2.2.1", "1.3.6.1.2.1.31.1.1.1", "1.3.6.1.2.1.4.24.7.1"
 STATES, MASKS = (f"{IFX}.1", f"{IF}.8", f"{IF}.7", f"{IF}.5"), "1.3.6.1.2.1.4.20.1.3"
 TRIES = 10

@@ -440,7 +440,7 @@ def test_a_namespace_that_is_not_there_is_one_line() -> None:
 
 
 @pytest.mark.live
-@pytest.mark.alone("interfaces")
+@pytest.mark.alone
 def test_one_process_measures_from_within_namespaces(need_tool: Callable[[str], str]) -> None:
     """A prober outside sends from one namespace to a reflector in another; both sockets are made inside."""
     if os.geteuid() != 0:

@@ -23,7 +23,12 @@ from ndtwin.ports import private_ports
 from stream.predictor import load_model
 from stream.replay import replay
 
-pytestmark = [pytest.mark.alone("loop"), pytest.mark.live, pytest.mark.kafka, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.live,
+    pytest.mark.kafka,
+    pytest.mark.timeout(600),
+]
 UP = (sys.executable, "-m", "ndtwin", "up", "--headless")
 START_UP_S = 90.0  # the promise: all paths measured and predicted within 90 s of the start
 

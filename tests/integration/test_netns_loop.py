@@ -16,7 +16,7 @@ from ndtwin.loop import Loop, running_loop
 from ndtwin.ports import private_ports
 
 pytestmark = [
-    pytest.mark.alone("interfaces"),
+    pytest.mark.alone,
     pytest.mark.netns,
     pytest.mark.live,
     pytest.mark.kafka,

@@ -232,7 +232,7 @@ def processes_of(pattern: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.netns
-@pytest.mark.alone("interfaces")
+@pytest.mark.alone
 @pytest.mark.live
 def test_faults_break_the_kernel_and_mend_it(
     started: Callable[[str], tuple[subprocess.Popen[bytes], Path]],
@@ -287,7 +287,7 @@ def test_faults_break_the_kernel_and_mend_it(
 
 
 @pytest.mark.netns
-@pytest.mark.alone("interfaces")
+@pytest.mark.alone
 @pytest.mark.live
 def test_a_killed_lab_is_cleaned_by_the_next_and_strangers_are_left_alone(
     started: Callable[[str], tuple[subprocess.Popen[bytes], Path]],
@@ -349,7 +349,7 @@ def netconfd_tells_interfaces_and_changes(run_dir: Path) -> None:
 
 
 @pytest.mark.netns
-@pytest.mark.alone("interfaces")
+@pytest.mark.alone
 @pytest.mark.live
 def test_two_labs_run_beside_each_other_and_leave_nothing(
     started: Callable[[str], tuple[subprocess.Popen[bytes], Path]],

@@ -17,7 +17,7 @@ from ndtwin.api.store import Store
 from ndtwin.page.mount import mount_page
 from ndtwin.serve import bind
 
-pytestmark = [pytest.mark.browser, pytest.mark.alone("interfaces")]
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
