@@ -32,8 +32,7 @@ from twin.recipes import Recipe
 from twin.routenet import FlowGraph, RouteNetModule, to_graph
 from twin.samples import Sample
 
-HUBER = 0.03  # ln; beyond it the loss is absolute
-NOISE = 0.1  # ln; a label this uncertain counts half
+SLOPE = 0.03  # of Huber's loss where it is absolute; jitter's and loss's is so from this error on
 LOSS_FLOOR = 1e-3
 LEAST_ERROR = 1e-3  # ln; a model is never surer than this
 JITTER_WEIGHT, LOSS_WEIGHT, SCALE_WEIGHT = 0.3, 0.1, 0.05
@@ -41,7 +40,7 @@ AVERAGING = 0.995  # a step, of the weights that are kept
 MOST_RELATIVE = 2.0  # beyond a factor of three a flow pulls no harder
 
 
-def labelled_graph(sample: Sample, features: Features, heads: int, seed: int) -> FlowGraph:
+def labelled_graph(sample: Sample, features: Features, recipe: Recipe, seed: int) -> FlowGraph:
     """The graph of a sample and its labels, [F] each: y, y_std and fixed (propagation), all ÷ transmission;
     y_loss, weight and noise (what errors of ln y may owe to the label); own [F, heads]."""
     graph = to_graph(features)
@@ -49,9 +48,9 @@ def labelled_graph(sample: Sample, features: Features, heads: int, seed: int) ->
     measured = sample.labelled & (queueing > 0) & features.routed
     seconds = np.where(measured, features.transmission_s, 1.0)
     jittered = measured & (sample.std_s > 0)  # elsewhere neither jitter nor loss is known
-    weight = np.where(measured, 1 / (1 + (sample.noise / NOISE) ** 2), 0.0)
+    weight = np.where(measured, 1 / (1 + (sample.noise / recipe.noise) ** 2), 0.0)
     total = weight.sum()
-    draws = np.random.default_rng([seed, len(weight)]).poisson(1.0, heads).astype(np.float64)
+    draws = np.random.default_rng([seed, len(weight)]).poisson(1.0, recipe.config.heads).astype(np.float64)
     graph.y = torch.from_numpy(np.where(measured, queueing / seconds, 1.0))
     graph.fixed = torch.from_numpy(np.where(measured, features.propagation_s / seconds, 0.0))
     graph.y_std = torch.from_numpy(np.where(jittered, sample.std_s / seconds, 1.0))
@@ -70,21 +69,24 @@ def relative_error(ratio: Tensor) -> Tensor:
     return torch.where(ratio < 1, 1 - ratio, (ratio - 1).clamp(max=MOST_RELATIVE))
 
 
-def fitting_loss(module: RouteNetModule, graph: FlowGraph, *, relative: bool = False) -> Tensor:
+def log_error(ratio: Tensor, delta: float = SLOPE) -> Tensor:
+    """Huber's loss of ln ``ratio``: square up to ``delta``, absolute beyond it, with SLOPE there."""
+    each: Tensor = nn.HuberLoss(reduction="none", delta=delta)(ratio.log(), torch.zeros_like(ratio))
+    return each * (SLOPE / delta)
+
+
+def fitting_loss(
+    module: RouteNetModule, graph: FlowGraph, *, huber: float = SLOPE, relative: bool = False
+) -> Tensor:
     """Weighted loss of delay (Huber's on its logarithm, or ``relative``), jitter and loss, and the
     quantile of the errors."""
     said = module(graph)
-    huber = nn.HuberLoss(reduction="none", delta=HUBER)
     fixed = graph.fixed.unsqueeze(1) if relative else 0.0
-
-    def of(ratio: Tensor) -> Tensor:
-        each: Tensor = huber(ratio.log(), torch.zeros_like(ratio))
-        return each
-
-    delay = relative_error if relative else of
-    each = (graph.own * delay((fixed + said.delays) / (fixed + graph.y.unsqueeze(1)))).mean(dim=1)
-    each = each + JITTER_WEIGHT * graph.jittered * of(said.jitter / graph.y_std)
-    each = each + LOSS_WEIGHT * graph.jittered * of((said.loss + LOSS_FLOOR) / (graph.y_loss + LOSS_FLOOR))
+    ratio = (fixed + said.delays) / (fixed + graph.y.unsqueeze(1))
+    each = (graph.own * (relative_error(ratio) if relative else log_error(ratio, huber))).mean(dim=1)
+    each = each + JITTER_WEIGHT * graph.jittered * log_error(said.jitter / graph.y_std)
+    lost = (said.loss + LOSS_FLOOR) / (graph.y_loss + LOSS_FLOOR)
+    each = each + LOSS_WEIGHT * graph.jittered * log_error(lost)
     error = (said.delays.detach().mean(dim=1) / graph.y).log() ** 2 - graph.noise**2  # the model's own part
     short = 0.5 * error.clamp(min=LEAST_ERROR**2).log() - said.ln_scale
     each = each + SCALE_WEIGHT * torch.maximum(COVERAGE * short, (COVERAGE - 1) * short)
@@ -188,7 +190,7 @@ class Fitting:
 
     def _step(self, graph: FlowGraph) -> float:
         self.optimiser.zero_grad()
-        loss = fitting_loss(self.module, graph, relative=self.recipe.relative)
+        loss = fitting_loss(self.module, graph, huber=self.recipe.huber, relative=self.recipe.relative)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own gap
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         self.optimiser.step()

@@ -94,6 +94,9 @@ SLICES = {
     "busy": replace(_MIXED, worst_load=(0.7, 1.4), packets=2000.0),
     "busy-50": replace(_MIXED, worst_load=(0.7, 1.4), nodes=(40, 60), packets=800.0),
     "busy-100": replace(_MIXED, worst_load=(0.7, 1.4), nodes=(90, 110), packets=300.0),
+    # Light loads and labels of little noise: where a live network is most of the time.
+    "calm": replace(_MIXED, nodes=(25, 60), worst_load=(0.15, 0.7), packets=4000.0),
+    "calm-large": replace(_MIXED, nodes=(60, 100), worst_load=(0.15, 0.7), packets=2000.0),
     # For tests of the training itself.
     "smoke": Conditions(windows=2, window_s=4.0, arrivals=(("on-off", 1.0),)),
     "smoke-mixed": replace(_MIXED, nodes=(6, 8), packets=300.0),
@@ -125,6 +128,8 @@ class Recipe:
     validation: int = 12  # scenarios of each part, at most
     batch: int = 8  # samples
     learning_rate: float = 4e-3
+    huber: float = 0.03  # ln; up to this error the loss of a delay is square, beyond it absolute
+    noise: float = 0.1  # ln; a label this uncertain counts half
     relative: bool = False  # minimise the relative error of the whole delay, for data that noise rules
     config: RouteNetConfig = field(default_factory=RouteNetConfig)
     measured: Measured | None = None
@@ -147,15 +152,19 @@ _UNIVERSAL = Recipe(
     epochs=32,
     validation=24,
 )  # fmt: skip
-# Some epochs more from there, with more large networks, and more in which few flows share a link.
+# Many epochs more from there, with more large and calm networks, more in which few flows share a link, and a
+# loss that half a per cent matters to.
 _LARGER = replace(
     _UNIVERSAL,
-    name="larger-1",
+    name="larger-2",
     parts=_UNIVERSAL.parts
-    | {"mixed": 600, "mixed-50": 160, "mixed-100": 32, "poisson-75": 16, "far-thin": 120},
-    calibration=_UNIVERSAL.calibration | {"far-thin": 12},
-    epochs=6,
-    learning_rate=1.5e-3,
+    | {"mixed": 600, "mixed-50": 160, "mixed-100": 32, "poisson-75": 16, "far-thin": 120}
+    | {"calm": 80, "calm-large": 10},
+    calibration=_UNIVERSAL.calibration | {"far-thin": 12, "calm": 32, "calm-large": 16},
+    epochs=60,
+    learning_rate=8e-3,
+    huber=0.005,
+    noise=0.03,
     start="routenet-base",
 )
 RECIPES = {

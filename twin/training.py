@@ -167,7 +167,7 @@ def graphs(samples: Iterable[Sample], recipe: Recipe, run: Run, points: list[Poi
     prior, built = PRIORS[recipe.config.prior](SIZE_SCV), []
     for number, sample in enumerate(samples):
         features = build_features(sample.network, sample.traffic, prior)
-        built.append(labelled_graph(sample, features, recipe.config.heads, number))
+        built.append(labelled_graph(sample, features, recipe, number))
         points.append(operating_point(sample.network, features.queues))
         if run.bar is not None and task is not None:
             run.bar.update(task, completed=number + 1)

@@ -16,11 +16,12 @@ from twin.errors import CheckpointError
 from twin.features import build_features
 from twin.fitting import (
     MOST_RELATIVE,
-    NOISE,
+    SLOPE,
     Fitting,
     Progress,
     fitting_loss,
     labelled_graph,
+    log_error,
     relative_error,
     validation_mape,
 )
@@ -44,7 +45,8 @@ def samples() -> list[Sample]:
 
 def graph_of(sample: Sample, heads: int, seed: int) -> FlowGraph:
     """The labelled graph of a sample under the queueing model."""
-    return labelled_graph(sample, build_features(sample.network, sample.traffic, MG1K()), heads, seed)
+    recipe = replace(RECIPE, config=replace(CONFIG, heads=heads))
+    return labelled_graph(sample, build_features(sample.network, sample.traffic, MG1K()), recipe, seed)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_labels_are_in_transmission_times_and_weights_follow_what_is_known(sampl
     far = replace(sample.network, links=links)
     fixed = 0.5 * far.paths.lengths[sample.traffic.path]
     unknown = np.arange(len(fixed)) % 3 == 0
-    noise = np.where(np.arange(len(fixed)) % 3 == 1, NOISE, 0.0)
+    noise = np.where(np.arange(len(fixed)) % 3 == 1, RECIPE.noise, 0.0)
     known = replace(
         sample,
         network=far,
@@ -139,6 +141,14 @@ def test_the_relative_error_is_what_mape_asks_for_up_to_a_bound() -> None:
     """|r − 1| up to a factor of three, constant beyond."""
     ratio = torch.tensor([0.0, 0.5, 1.0, 1.5, 3.0, 30.0])
     assert relative_error(ratio).tolist() == [1.0, 0.5, 0.0, 0.5, 2.0, MOST_RELATIVE]
+
+
+def test_a_small_error_costs_as_the_recipe_says() -> None:
+    """Square below its threshold, and as steep as any other above it, half of the threshold spared."""
+    ln = torch.tensor([0.0, 0.001, 0.005, 0.1])
+    fine, coarse = log_error(ln.exp(), 0.005).tolist(), log_error(ln.exp()).tolist()
+    assert fine == pytest.approx([0.0, SLOPE * 1e-4, SLOPE * 0.0025, SLOPE * (0.1 - 0.0025)], rel=1e-3)
+    assert coarse == pytest.approx([0.0, 0.5e-6, 0.5 * 0.005**2, SLOPE * (0.1 - SLOPE / 2)], rel=1e-3)
 
 
 def test_the_scale_of_the_error_does_not_move_the_delay(graphs: list[FlowGraph]) -> None:
