@@ -17,7 +17,7 @@ delay·exp(±w) on the part of the delay that is uncertain; propagation is known
 
 What is measured is not the mean but that of n packets, uncertain by σ/√n even where the model is right
 (:func:`sampling_noise`). Where traffic tells how long it is observed, the interval is to hold what will be
-measured: w² = (q·s_f)² + noise², and scores are of the error beyond the noise.
+measured: w² = (q·s_f)² + noise², and scores are of the error beyond the noise, of labels that tell of it.
 
 :class:`Adaptation` moves q with a live network's own measurements (adaptive conformal inference, Gibbs and
 Candès, NeurIPS 2021, on the logarithm of the width): after a window in which a share m of the flows of a
@@ -89,14 +89,20 @@ def conformal(
     *,
     coverage: float = COVERAGE,
     least: float = 0.0,
+    telling: NDArray[np.bool_] | None = None,
 ) -> Intervals:
     """Quantiles of the calibration scores [n] of flows in ``groups`` [n] of ``networks`` [n] (None: each its
     own).
 
     Where a group has fewer than FEW scores or FEW_NETWORKS networks: the group of the next smaller size, then
-    of all sizes, then of all policies, then all. None is less than ``least``."""
+    of all sizes, then of all policies, then all. None is less than ``least``.
+
+    ``telling`` [n]: whose label is sure enough to tell of the model (None: all). Where noise rules, nearly
+    every quantile covers what it should; so the others are asked only where no group of this size or of a
+    smaller one has enough of these."""
     size, policy, load = np.unravel_index(groups, GROUPS)
     networks = np.arange(len(scores)) if networks is None else networks
+    telling = np.ones(len(scores), dtype=np.bool_) if telling is None else telling
     overall = _quantile(scores, coverage)
 
     def enough(chosen: NDArray[np.bool_]) -> bool:
@@ -105,7 +111,8 @@ def conformal(
     def of(group: tuple[int, ...]) -> float:
         alike = (policy == group[1]) & (load == group[2])
         smaller = [alike & (size == one) for one in range(group[0], -1, -1)]
-        for chosen in (*smaller, alike, load == group[2]):
+        surely = [chosen & telling for chosen in smaller]
+        for chosen in (*surely, *smaller, alike, load == group[2]):
             if enough(chosen):
                 return max(_quantile(scores[chosen], coverage), least)
         return max(overall, least)

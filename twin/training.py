@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress as Bar
 from torch import Tensor
 
@@ -45,9 +46,11 @@ from twin.samples import Dropped, Sample
 # The error that the network expects is the quantile already: calibration widens it. (Where labels are noisier
 # than the network, scores are zero and say nothing.)
 LEAST_QUANTILE = 1.0
+MOST_NOISE = 1.5  # of a label, as a part of the error expected: beyond it the label says little of that
 PACKAGES = ("numpy", "numba", "torch", "torch_geometric")
 
 
+Bools = NDArray[np.bool_]
 Point = dict[str, tuple[float, float]]  # smallest and largest of what decides whether a state was seen
 
 
@@ -180,25 +183,23 @@ def graphs(samples: Iterable[Sample], recipe: Recipe, run: Run, points: list[Poi
 def calibrate(checkpoint: Checkpoint, samples: Iterable[Sample], seen: Iterable[Point]) -> Checkpoint:
     """Conformal quantiles by group, and the range of conditions in which errors were measured."""
     model = RouteNet(replace(checkpoint, intervals=constant_intervals(1.0)), threads=1)
-    groups, scores, networks, points = [], [], [], list(seen)
+    columns, points = list[tuple[Ints, Floats, Ints, Bools]](), list(seen)
     network, number = None, 0
     for sample in samples:
         number += sample.network is not network  # windows of one network are alike
         network = sample.network
         features = build_features(sample.network, sample.traffic, model.prior)
-        group, score = scores_of(model, sample, features)
-        groups.append(group)
-        scores.append(score)
-        networks.append(np.full(len(score), number))
+        group, score, telling = scores_of(model, sample, features)
+        columns.append((group, score, np.full(len(score), number), telling))
         points.append(operating_point(sample.network, features.queues))
-    told = (np.concatenate(columns) for columns in (groups, scores, networks))
-    intervals = conformal(*told, least=LEAST_QUANTILE)
+    group, score, networks, telling = (np.concatenate(column) for column in zip(*columns, strict=True))
+    intervals = conformal(group, score, networks, least=LEAST_QUANTILE, telling=telling)
     return replace(checkpoint, intervals=intervals, safe_range=_hull(points))
 
 
-def scores_of(model: RouteNet, sample: Sample, features: Features) -> tuple[Ints, Floats]:
+def scores_of(model: RouteNet, sample: Sample, features: Features) -> tuple[Ints, Floats, Bools]:
     """Group and score of every labelled flow: its error beyond the noise of what is measured ÷ expected
-    error.
+    error; and whether the noise is small enough for the score to tell of the model.
 
     A label lies within exp(±(q²s² + noise²)^½) of the prediction, as :mod:`twin.intervals` has it, if and
     only if (error² − noise²)^½ ÷ s ≤ q."""
@@ -210,7 +211,7 @@ def scores_of(model: RouteNet, sample: Sample, features: Features) -> tuple[Ints
     noise = sampling_noise(jitter, queueing, packets)[known]
     score = np.sqrt(np.maximum(error**2 - noise**2, 0.0)) / scale[known]
     group = group_of(len(sample.network.nodes), features.bottleneck, features.worst_load)
-    return group[known], score
+    return group[known], score, noise <= MOST_NOISE * scale[known]
 
 
 def _hull(points: Sequence[Point]) -> SafeRange:

@@ -87,6 +87,19 @@ def test_the_scores_of_one_network_are_no_group_of_their_own() -> None:
     assert table[1, 0, 0] == table[3, 0, 0] == 2.0
 
 
+def test_labels_that_noise_rules_are_asked_last() -> None:
+    """Sure labels of a group decide, those of a smaller size stand in for it, and noisy ones only where
+    nobody else tells anything."""
+    spans = ((0, 0, 0), (1, 0, 0), (1, 0, 0), (2, 0, 0), (0, 1, 1))
+    groups = np.repeat([number(*span) for span in spans], FEW)
+    scores = np.repeat([1.0, 2.0, 9.0, 9.0, 5.0], FEW)
+    telling = np.repeat([True, True, False, False, False], FEW)
+    table = np.array(conformal(groups, scores, telling=telling).quantile)
+    assert table[:3, 0, 0].tolist() == [1.0, 2.0, 2.0]
+    assert table[0, 1, 1] == 5.0
+    assert np.array(conformal(groups, scores).quantile)[1, 0, 0] == 9.0
+
+
 def scores_in(where: dict[tuple[int, int, int], tuple[int, float]]) -> tuple[Ints, Floats]:
     """So many scores of one value in each group."""
     groups = [np.full(count, number(*group)) for group, (count, _) in where.items()]

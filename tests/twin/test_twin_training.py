@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from measured_data import testbed_record, write_lines
+from numpy.typing import NDArray
 from routenet_examples import checkpoint_of
 
 from twin.checkpoint import Checkpoint, RouteNetConfig, SafeRange
@@ -24,7 +25,7 @@ from twin.network import Floats
 from twin.queueing import MG1K, MM1B
 from twin.recipes import CALIBRATION_SEED, RECIPES, SLICES, Measured, Recipe
 from twin.samples import Sample
-from twin.training import MeasuredFiles, Run, calibrate, gather, scores_of, train
+from twin.training import MOST_NOISE, MeasuredFiles, Run, calibrate, gather, scores_of, train
 
 
 class Trained:
@@ -104,7 +105,7 @@ def test_calibration_covers_and_spans_what_it_was_given(trained: Trained) -> Non
     model = RouteNet(calibrate(draft(), samples, []), threads=1)
     features = [build_features(sample.network, sample.traffic, model.prior) for sample in samples]
     scores = [scores_of(model, *pair) for pair in zip(samples, features, strict=True)]
-    group, score = (np.concatenate(part) for part in zip(*scores, strict=True))
+    group, score, _ = (np.concatenate(part) for part in zip(*scores, strict=True))
     covered = score <= model.checkpoint.intervals.half_width(group, np.ones(len(score)))
     assert 0.9 <= covered.mean() < 0.93
     points = [operating_point(a.network, b.queues) for a, b in zip(samples, features, strict=True)]
@@ -123,23 +124,29 @@ def test_scores_are_errors_of_what_is_uncertain(trained: Trained) -> None:
     known = sample.labelled
     measured = np.exp(2 * scale) * queueing
 
-    def scores(observed_s: float | None) -> Floats:
+    def told(observed_s: float | None) -> tuple[Floats, NDArray[np.bool_]]:
         far = replace(
             sample,
             network=replace(sample.network, links=links),
             traffic=replace(sample.traffic, observed_s=observed_s),
             mean_s=np.where(known, measured + fixed, 0.0),
         )
-        return scores_of(model, far, build_features(far.network, far.traffic, model.prior))[1]
+        return scores_of(model, far, build_features(far.network, far.traffic, model.prior))[1:]
 
-    assert len(scores(None)) == known.sum()
-    np.testing.assert_allclose(scores(None), 2.0, rtol=1e-6)
+    score, telling = told(None)
+    assert len(score) == known.sum()
+    assert telling.all()
+    np.testing.assert_allclose(score, 2.0, rtol=1e-6)
     lasts_s = 100.0
     noise = LABEL_Z * jitter / (queueing * np.sqrt(sample.traffic.pps * lasts_s))
     left = np.maximum(4 - (noise / scale)[known] ** 2, 0.0)
     assert np.count_nonzero(left) > 0
-    np.testing.assert_allclose(scores(lasts_s), np.sqrt(left), rtol=1e-5, atol=1e-5)
-    assert scores(1e-3).mean() < 1
+    score, telling = told(lasts_s)
+    np.testing.assert_allclose(score, np.sqrt(left), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(telling, (noise <= MOST_NOISE * scale)[known])
+    score, telling = told(1e-3)
+    assert score.mean() < 1
+    assert not telling.all()
 
 
 # ------------------------------------------------------------------------------------------ wrong names
