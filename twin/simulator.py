@@ -5,12 +5,11 @@ into steps changes nothing, bit for bit. It releases the GIL; change rates, link
 calls, from the same thread.
 
 What is modelled: output queues with tail drop that share a link as :mod:`twin.scheduling` says (FIFO, SP,
-WFQ, DRR: :mod:`twin.simulator_schedulers`), transmission, propagation (plus extra delay), and forwarding
-along the next hop that is in force when the packet reaches a node, or along the routes that a network brings.
-What is not: processing time other than
-``set_node_delay``, input queues, fragmentation, feedback (TCP). A packet counts on a link when it reaches the
-far end, so a counter never runs faster than the line. Theory and invariants of the event loop:
-:mod:`twin.simulator_core`.
+WFQ, DRR: :mod:`twin.simulator_schedulers`), transmission (of a shaped link at its line rate), propagation
+(plus extra delay), and forwarding along the next hop that is in force when the packet reaches a node, or
+along the routes that a network brings. What is not: processing time other than ``set_node_delay``, input
+queues, fragmentation, feedback (TCP). A packet counts on a link when it reaches the far end, so a counter
+never runs faster than the line. Theory and invariants of the event loop: :mod:`twin.simulator_core`.
 """
 
 from __future__ import annotations
@@ -201,7 +200,10 @@ class Simulator:
             + self._extra_delay_s[link]
             + self._node_delay_s[self.network.source_index[link]]
         )
-        core.reshape_link(self._state, link, 1.0 / self._capacity_bps[link], latency_s, self.now_s)
+        per_bit_s = 1.0 / self._capacity_bps[link]
+        shaped = self.network.ahead_s_per_bit[link] > 0.0  # else it is the line that changes
+        ahead_s = max(per_bit_s - 1.0 / self.network.line_rate_bps[link], 0.0) if shaped else 0.0
+        core.reshape_link(self._state, link, per_bit_s, ahead_s, latency_s, self.now_s)
 
     def set_next_link(self, node: int, destination: int, link: int) -> None:
         """Change the route of one node towards one destination; −1 removes it. None leads from home."""

@@ -16,7 +16,8 @@ from twin.workload import Flow, Gaps, PacketSizes, check_not_negative, check_pos
 
 FIRST_RING = 32  # slots a link or a queue starts with; doubled whenever it is full
 BINS = 2048  # of a flow's histogram
-NO_LIMIT = 2**62
+NO_LIMIT = 2**62  # bits
+NO_PACKETS_LIMIT = 2**31 - 1
 MOST_ROUTES = 2**15 - 1  # a packet names its route in 16 bits
 DRR_ROUND_S = 1.0  # of the RouteNet data sets made with OMNeT++, whose links carry 10 to 400 packets in it
 
@@ -71,7 +72,7 @@ def _shortest_delay_s(network: Network, sizes: list[PacketSizes]) -> float:
     smallest = min(
         (table.bits[0] / 100 if table.exponential else min(table.bits) for table in sizes), default=1
     )
-    return float(smallest / network.capacity_bps.max(initial=1.0))
+    return float(smallest / network.line_rate_bps.max(initial=1.0))
 
 
 def _tree(leaves: int) -> tuple[Floats, NDArray[np.int32]]:
@@ -86,10 +87,13 @@ def _link_records(network: Network) -> NDArray[np.void]:
     links = np.zeros(len(network.links), dtype=LINK)
     in_bits = network.buffer_bits > 0
     links["seconds_per_bit"] = 1.0 / network.capacity_bps
+    links["ahead_per_bit"] = network.ahead_s_per_bit
     links["latency"] = network.propagation_delay_s
     links["offset"] = FIRST_RING * np.arange(len(links))
     links["mask"] = FIRST_RING - 1
-    links["buffer"] = np.where(in_bits, NO_LIMIT, network.buffer_packets)
+    links["buffer"] = np.where(
+        in_bits, NO_PACKETS_LIMIT, np.minimum(network.buffer_packets, NO_PACKETS_LIMIT)
+    )
     links["buffer_bits"] = np.where(in_bits, network.buffer_bits, NO_LIMIT)
     links["target"] = network.target_index
     links["up"] = [link.up for link in network.links]

@@ -6,7 +6,8 @@ One event per packet-hop where a link has one queue. A FIFO queue needs no event
 packet that arrives at t leaves at d = max(t, d') + bits / C, where d' is the departure of the packet before
 it (Lindley, 1952), and reaches the next node at a = max(a', d + latency). The queue holds the packets whose
 departure lies in the future, so a ring of them with a lazily moved pointer ``served`` gives the occupancy
-that the tail drop needs.
+that the tail drop needs. On a shaped link, a token bucket on a port of rate R > C, a packet is on its way as
+soon as it has its tokens: it arrives bits / C − bits / R earlier, and may have landed before it "departs".
 
 Where a link has several queues, the end of a service must choose, so it is an event while packets wait. But
 a packet's departure and arrival are known as soon as its service begins: then it moves from its queue to the
@@ -164,7 +165,7 @@ def _begin_service(state: State, link: Any, queue: Any, begins: float, came: flo
     _put(slot, packet)
     slot.hops += 1
     slot.departs = begins + slot.bits * link.seconds_per_bit
-    slot.arrives = max(link.last_arrives, slot.departs + link.latency)
+    slot.arrives = max(link.last_arrives, slot.departs + link.latency - slot.bits * link.ahead_per_bit)
     link.last_departs = slot.departs
     link.last_arrives = slot.arrives
     link.tail += 1
@@ -305,7 +306,9 @@ def run(state: State, until: float) -> int:
 
 
 @event_loop
-def reshape_link(state: State, link_id: int, seconds_per_bit: float, latency: float, now: float) -> None:
+def reshape_link(
+    state: State, link_id: int, seconds_per_bit: float, ahead_per_bit: float, latency: float, now: float
+) -> None:
     """Change speed and latency of a link: what is on the wire flies on; what queues leaves at the new speed.
 
     A backlogged queue works without a break, so all departures in the future scale about now by the same
@@ -323,10 +326,11 @@ def reshape_link(state: State, link_id: int, seconds_per_bit: float, latency: fl
             queue.packet_seconds += later
             queue.bit_seconds += packet.bits * later
             packet.departs = now + (packet.departs - now) * factor
-            packet.arrives = max(arrived, packet.departs + latency)
+            packet.arrives = max(arrived, packet.departs + latency - packet.bits * ahead_per_bit)
         arrived = packet.arrives
         departs = packet.departs
     link.seconds_per_bit = seconds_per_bit
+    link.ahead_per_bit = ahead_per_bit
     link.latency = latency
     link.last_departs = departs
     link.last_arrives = arrived

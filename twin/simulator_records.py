@@ -24,6 +24,7 @@ PACKET = np.dtype(
 LINK = np.dtype(
     [
         ("seconds_per_bit", "f8"),
+        ("ahead_per_bit", "f8"),  # 1/capacity − 1/line rate: 0 unless the link is shaped
         ("latency", "f8"),  # propagation + extra delay + delay of the slow node it leaves
         ("last_departs", "f8"),  # end of the service in progress
         ("last_arrives", "f8"),
@@ -33,15 +34,15 @@ LINK = np.dtype(
         ("offset", "i8"),
         ("held_bits", "i8"),  # of [served, tail)
         ("buffer_bits", "i8"),  # what a queue holds, the packet in service included
-        ("buffer", "i8"),  # the same in packets
         ("octets", "i8"),
         ("packets", "i8"),
+        ("buffer", "i4"),  # what a queue holds in packets
         ("mask", "i4"),
         ("waiting", "i4"),  # packets in the queues of a link that has several
         ("target", "i4"),
-        ("up", "i4"),
-        ("queues", "i4"),
         ("first_queue", "i4"),
+        ("up", "i2"),
+        ("queues", "i2"),
         ("policy", "i4"),  # place in twin.scheduling.POLICIES
         ("serving", "i4"),  # queue of the packet in service, or of the last one
         ("serving_bits", "i4"),

@@ -16,6 +16,8 @@ from twin.inference import RouteNet
 from twin.models import DelayModel, path_packet_bits
 from twin.network import Link, Network, Traffic
 from twin.queueing import MG1K, MM1B
+from twin.scheduling import by_class
+from twin.simulator import Flow, PacketSizes, Simulator
 
 MODELS: dict[str, DelayModel] = {
     "mg1k": MG1K(),
@@ -76,6 +78,44 @@ def test_a_token_bucket_of_one_packet_is_what_is_modelled() -> None:
     traffic = Traffic(np.array([load * 1e6, 0.0]), np.array([load * 1e6 / bits, 0.0]))
     said = MG1K(size_scv=0.0).predict(one_link(1e10), traffic)
     assert said.mean_s[0] == pytest.approx(waits.mean() + bits / 1e10, rel=0.03)
+
+
+def simulated(network: Network, pps: float, bits: int, seconds: float) -> float:
+    """Mean delay of Poisson packets of one size from a to b."""
+    simulator = Simulator(network, [Flow(0, 1, pps, sizes=PacketSizes.fixed(bits))], seed=3)
+    simulator.advance(seconds)
+    return float(simulator.take_delays().mean_s[0])
+
+
+@pytest.mark.parametrize("load", [1e-2, 0.6, 0.9])
+def test_the_simulator_waits_at_the_capacity_and_sends_at_the_line_rate(load: float) -> None:
+    """What is saved of the delay is the same at every load, and the wait is that of M/D/1."""
+    bits, capacity = 4000, 1e6
+    pps, seconds = load * capacity / bits, 2e4 if load < 0.1 else 4000.0
+    plain, shaped = (simulated(one_link(rate), pps, bits, seconds) for rate in (capacity, 10 * capacity))
+    assert plain - shaped == pytest.approx(0.9 * bits / capacity, rel=1e-3)
+    wait = bits / capacity * load / (2 * (1 - load))
+    assert shaped == pytest.approx(wait + bits / capacity / 10, rel=0.03)
+
+
+def test_the_simulator_shapes_links_with_classes_and_links_that_change() -> None:
+    """Behind priorities all packets of a size are ahead by the same; at another capacity by what is left."""
+    link = replace(one_link(1e6).links[0], scheduling=by_class("SP"))
+    delays = {}
+    for rate in (1e6, 1e9):
+        network = replace(one_link(1e6), links=(replace(link, line_rate_bps=rate),))
+        flows = [Flow(0, 1, 70.0, sizes=PacketSizes.fixed(4000), service_class=one) for one in (0, 1, 2)]
+        simulator = Simulator(network, flows, seed=5)
+        simulator.advance(500.0)
+        first = simulator.take_delays().mean_s
+        simulator.set_link(0, capacity_bps=2e6)
+        simulator.advance(501.0)
+        simulator.forget()
+        simulator.advance(1000.0)
+        delays[rate] = np.stack([first, simulator.take_delays().mean_s])
+    saved = delays[1e6] - delays[1e9]
+    np.testing.assert_allclose(saved[0], 4000 * (1e-6 - 1e-9), rtol=1e-3)
+    np.testing.assert_allclose(saved[1], 4000 * (0.5e-6 - 1e-9), rtol=1e-3)
 
 
 def test_probes_of_another_size_differ_by_the_line_rate() -> None:
