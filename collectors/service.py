@@ -198,7 +198,8 @@ class _Crew:
             open_sessions=self._open_sessions,
         )
         self._pollers.append(poller)
-        work = NetconfWork(poller, self._emit, self._pool, tells_events=device.snmp is None)
+        period_ns = int(self._periods.netconf_s * 1e9)
+        work = NetconfWork(poller, self._emit, self._pool, period_ns, tells_events=device.snmp is None)
         return self._target(device, "netconf", self._periods.netconf_s, work.poll)
 
     def _target(

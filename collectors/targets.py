@@ -53,6 +53,10 @@ class InterfaceWatch:
             self._told[interface] = (kind == "link-up", _TRAP_GRACE)
         self._restart_told |= kind in ("cold-start", "warm-start")
 
+    def judge(self, sample: DeviceSample, period_ns: int) -> tuple[DeviceSample, list[NetworkEvent]]:
+        """The sample with its flags, and what changed."""
+        return msgspec.structs.replace(sample, quality=self.quality(sample, period_ns)), self.events(sample)
+
     def events(self, sample: DeviceSample) -> list[NetworkEvent]:
         """What changed since the sample before; nothing at the first."""
         last, self.last = self.last, sample
@@ -246,10 +250,8 @@ class SnmpWork:
 
     async def poll(self) -> None:
         """One poll of the device."""
-        sample = await self.poller.sample()
-        sample = msgspec.structs.replace(sample, quality=self.watch.quality(sample, self.period_ns))
+        sample, events = self.watch.judge(await self.poller.sample(), self.period_ns)
         self.emit(sample)
-        events = self.watch.events(sample)
         for event in events:
             self.emit(event)
         if events or self.poller.moved or self.poller.may_know_neighbours:
@@ -271,6 +273,7 @@ class NetconfWork:
     poller: NetconfPoller
     emit: Emit
     pool: ThreadPoolExecutor
+    period_ns: int
     tells_events: bool = True  # false where SNMP watches the same device
     watch: InterfaceWatch = field(default_factory=InterfaceWatch)
     _running: asyncio.Future[Reading] | None = None
@@ -287,10 +290,10 @@ class NetconfWork:
         except asyncio.CancelledError:
             self.poller.cut()
             raise
-        for record in (*self._told(reading), reading.sample, *reading.others):
+        told = self._told(reading)
+        sample, events = self.watch.judge(reading.sample, self.period_ns)
+        for record in (*told, sample, *reading.others, *(events if self.tells_events else [])):
             self.emit(record)
-        for event in self.watch.events(reading.sample) if self.tells_events else []:
-            self.emit(event)
 
     def _told(self, reading: Reading) -> list[NetworkEvent]:
         """What notifications told; of links only where nobody watches them more closely."""

@@ -6,7 +6,9 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ import pytest
 from collector_peers import LabAgents, inventory_of
 
 from collectors.netconf import NetconfPoller, OpenSessions, parse_interfaces
+from collectors.targets import NetconfWork
 from ndtwin.lab.netconf_server import make_host_key
 from twin.errors import DecodeError, DeviceError, InventoryError
-from twin.records import DeviceSample, DeviceTopology, InterfaceCounters
+from twin.records import DeviceSample, DeviceTopology, InterfaceCounters, Record
 
 RFC_8343 = b"""<?xml version="1.0" encoding="UTF-8"?>
 <rpc-reply message-id="urn:uuid:1" xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><data>
@@ -141,6 +144,28 @@ async def test_a_sample_is_what_the_device_counts(lab: LabAgents, pollers: list[
     assert (core.name, core.if_index, core.in_octets, core.out_discards) == ("ge-0/0/0", 1, 5_000_000_000, 3)
     assert (customers.name, customers.speed_bps) == ("cust0", 10e9)
     assert core.discontinuity_at_ns == pytest.approx(lab.device.started_ns, abs=2_000_000)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_missed_poll_and_another_number_are_flags(
+    lab: LabAgents, pollers: list[NetconfPoller], alone: bool
+) -> None:
+    """Of a sample by NETCONF as of one by SNMP, also where SNMP tells what happened to the device."""
+    told, poller, period_ns = list[Record](), _poller(pollers, lab.netconf_port, lab.directory), 10**9
+    late_ns = 0
+    poller.clock = lambda: time.time_ns() + late_ns
+    interfaces = lab.device.interfaces
+    with ThreadPoolExecutor(1) as pool:
+        work = NetconfWork(poller, told.append, pool, period_ns, tells_events=alone)
+        await work.poll()
+        await work.poll()
+        late_ns = 2 * period_ns
+        await work.poll()
+        interfaces[0] = replace(interfaces[0], index=interfaces[0].index + 100)
+        await work.poll()
+        await work.poll()
+    flags = [record.quality for record in told if isinstance(record, DeviceSample)]
+    assert flags == [(), (), ("gap",), ("renumbered",), ()]
 
 
 async def test_a_wrong_password_is_one_clear_line(lab: LabAgents, pollers: list[NetconfPoller]) -> None:
