@@ -270,6 +270,7 @@ class FlowListener:
                 )
         for address, more in _growth(self._session.unread_sets, self._unread_before):
             self._stats.unread_flow_sets += more
+            self._flows.flawed(address, "flows-without-template", now_ns)
             if now_ns - self._untemplated_ns.get(address, -QUIET_NS) >= QUIET_NS:
                 detail = (
                     "data sets could not be read: their templates have not come; have them sent more often"
@@ -304,6 +305,7 @@ class FlowListener:
         """What cannot be decoded: counted, kept, and told once for as long as it goes on."""
         now_ns = self._clock()
         self._stats.undecoded_datagrams += 1
+        self._flows.flawed(sender[0], "flows-undecoded", now_ns)
         if now_ns - self._faulty_ns.get(sender[0], -QUIET_NS) >= QUIET_NS:
             problem = f"sends what cannot be decoded, kept as dead letters: {error}"
             _log().warning("exporter", exporter=f"{sender[0]}:{sender[1]}", problem=problem)

@@ -133,12 +133,13 @@ class FlowAggregator:
         self._delays = DelayAggregator(network, self._names, bin_ns=bin_ns)
         self._supplements: Counter[tuple[int, int]] = Counter()
         self._lost: Counter[int] = Counter()
+        self._flaws: dict[tuple[int, int], set[str]] = {}  # (bin, device) → flags of its report
         self._closed_bin: int | None = None  # the newest bin that was reported
 
     def add(self, batch: RecordBatch, now_ns: int) -> None:
         """Take a batch of an exporter of the inventory."""
         device = self._devices[batch.address]
-        self._heard.add(((now_ns - self._grace_ns) // self._bin_ns, device))  # a report is due, if empty
+        self._heard.add((self._bin_at(now_ns), device))  # a report is due, if empty
         if batch.is_options:
             return
         pending = self._pending.get(batch.template)
@@ -156,6 +157,15 @@ class FlowAggregator:
     def lost(self, address: str, records: int) -> None:
         """Records of an exporter that a sequence gap shows as lost: told in its next report."""
         self._lost[self._devices[address]] += records
+
+    def flawed(self, address: str, flag: str, now_ns: int) -> None:
+        """Something of an exporter could not be read: its report of this bin is flagged, if there is one.
+
+        (Where nothing could be read there is none, and its flows are missing.)"""
+        self._flaws.setdefault((self._bin_at(now_ns), self._devices[address]), set()).add(flag)
+
+    def _bin_at(self, now_ns: int) -> int:
+        return (now_ns - self._grace_ns) // self._bin_ns
 
     def directions(self) -> Iterator[tuple[str, int, int]]:
         """Device, records that told a direction so far, those of them that were not counted."""
@@ -175,7 +185,7 @@ class FlowAggregator:
     def close(self, now_ns: int) -> list[Record]:
         """Reports of every bin that is over, and supplements to those reported before."""
         self._sum()
-        newest = (now_ns - self._grace_ns) // self._bin_ns - 1
+        newest = self._bin_at(now_ns) - 1
         reports: list[Record] = list(self._flow_reports(newest))
         reports += self._delays.close(newest, now_ns)
         self._closed_bin = max(newest, self._closed_bin or newest)
@@ -299,6 +309,8 @@ class FlowAggregator:
         for key in sorted(found.keys() | due):
             rows = found.get(key, slice(0, 0))
             yield from self._reports(key, [column[rows] for column in keys], [v[rows] for v in values])
+        for key in [key for key in self._flaws if key[0] <= newest]:
+            del self._flaws[key]
 
     def _reports(self, key: tuple[int, int], keys: Keys, values: Values) -> Iterator[FlowReport]:
         """One exporter's bin, in as many reports as its cells need."""
@@ -309,6 +321,7 @@ class FlowAggregator:
         flags = [
             name for name, told in zip(("flow-times", "cells-folded"), values[3:], strict=True) if told.any()
         ]
+        flags += sorted(self._flaws.get(key, ()))
         for start in range(0, max(len(keys[0]), 1), MAX_CELLS):
             rows = slice(start, start + MAX_CELLS)
             part = self._supplements[key]

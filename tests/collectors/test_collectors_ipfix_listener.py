@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import structlog
 from collector_peers import eventually, free_udp_port
-from ipfix_bytes import EXAMPLE, EXAMPLE_DATA_SET, EXAMPLE_TEMPLATE, message, template
+from ipfix_bytes import EXAMPLE, EXAMPLE_DATA_SET, EXAMPLE_TEMPLATE, any_set, message, template
 
 from collectors import listener as module
 from collectors.flows.decoder import MAX_HELD_SETS
@@ -30,12 +30,16 @@ DEVICES = {"127.0.0.1": "WA", "127.0.0.2": "CA"}
 
 
 def _listener(
-    emit: list[Record], stats: CollectorStats, port: int, *, tcp: bool = False, share: Share | None = None
+    emit: list[Record],
+    stats: CollectorStats,
+    port: int,
+    *,
+    tcp: bool = False,
+    share: Share | None = None,
+    clock: Callable[[], int] = time.time_ns,
 ) -> FlowListener:
     table = FlowTable(listen=f"127.0.0.1:{port}", tcp=tcp)
-    return FlowListener(
-        "net", DEVICES, emit.append, stats, table=table, bin_ns=S, clock=time.time_ns, share=share
-    )
+    return FlowListener("net", DEVICES, emit.append, stats, table=table, bin_ns=S, clock=clock, share=share)
 
 
 @asynccontextmanager
@@ -167,6 +171,38 @@ def test_data_whose_templates_never_come_are_told_once() -> None:
     assert [(r.device, r.kind) for r in log if isinstance(r, NetworkEvent)] == [
         ("WA", "flows-without-template")
     ]
+
+
+def test_every_report_that_lacks_something_says_so_until_nothing_lacks() -> None:
+    """Sets without a template and datagrams that are none are one event each, and a flag of every report of
+    a bin in which they came; another exporter's reports have none."""
+    log, seconds = list[Record](), 1_000_000_000.5
+    listener = _listener(log, CollectorStats(), 0, clock=lambda: int(seconds * S))
+    unread = message(*[any_set(999, bytes(8))] * 2 * MAX_HELD_SETS, domain=7)
+    for step in range(24):  # six seconds
+        for address in DEVICES:
+            good = message(EXAMPLE_TEMPLATE, EXAMPLE_DATA_SET, sequence=3 * step, time_s=int(seconds))
+            listener.receive(good, (address, 1))
+        if step < 8:
+            listener.receive(unread, ("127.0.0.1", 1))
+        if 8 <= step < 16:
+            listener.receive(b"\x00\x0a" + bytes(30), ("127.0.0.1", 1))
+        seconds += 0.25
+        listener.tick()
+    flags: dict[str, list[tuple[str, ...]]] = {device: [] for device in DEVICES.values()}
+    for record in log:
+        if isinstance(record, FlowReport) and "supplement" not in record.quality:
+            flags[record.device].append(record.quality)
+    both, untemplated, undecoded = (
+        ("flows-undecoded", "flows-without-template"),
+        ("flows-without-template",),
+        ("flows-undecoded",),
+    )
+    assert flags["WA"][:5] == [untemplated, untemplated, both, undecoded, undecoded]
+    assert flags["WA"][5:] == [()] * len(flags["WA"][5:]) != []
+    assert set(flags["CA"]) == {()}
+    kinds = [r.kind for r in log if isinstance(r, NetworkEvent) and r.kind != "sequence-gap"]
+    assert kinds == ["flows-without-template", "flows-undecoded"]
 
 
 async def test_a_flood_of_broken_datagrams_is_one_event_and_one_line() -> None:
