@@ -1,9 +1,13 @@
-"""A ring of routers as a GraphML file, and whether this machine can run it in namespaces."""
+"""A ring of routers as a GraphML file, whether this machine can run it in namespaces, and a lab that does."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +46,29 @@ def need_namespaces() -> None:
                 pytest.skip(f"this machine cannot: {command}: {done.stderr.strip()}")
     finally:
         subprocess.run(["ip", "netns", "del", _PROBE], capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def running_lab(topology: Path, run_dir: Path, start_s: float) -> Iterator[subprocess.Popen[bytes]]:
+    """A lab of its own process, ready within ``start_s``; ended if it still runs."""
+    run_dir.mkdir()
+    argv = [sys.executable, "-m", "ndtwin", "lab", "netns"]
+    argv += ["--topology", str(topology), "--run-dir", str(run_dir)]
+    with (run_dir / "log").open("wb") as log:
+        lab = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait(lambda: lab.poll() is not None or (run_dir / "inventory.toml").exists(), start_s)
+        assert lab.poll() is None, (run_dir / "log").read_text()
+        yield lab
+    finally:
+        if lab.poll() is None:
+            lab.terminate()
+            lab.wait(60)
+
+
+def wait(done: Callable[[], object], timeout_s: float) -> None:
+    """Until it is done; fails when the time is over."""
+    deadline_s = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.1)

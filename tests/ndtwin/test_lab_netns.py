@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from netns_ring import need_namespaces, ring
+from netns_ring import need_namespaces, ring, running_lab, wait
 
 from collectors.inventory import load_inventory
 from collectors.netconf import NetconfPoller
@@ -30,7 +30,6 @@ from twin.errors import PeerError, TopologyError, UsageError
 from twin.records import NetworkEvent
 
 START_S = 120.0
-COMMAND = [sys.executable, "-m", "ndtwin", "lab", "netns"]
 
 
 def plan_of(topology: str = "nsfnet", slot: int = 3) -> Plan:
@@ -175,41 +174,14 @@ def test_who_cannot_run_it_is_told_in_one_line() -> None:
 def started(tmp_path: Path) -> Iterator[Callable[[str], tuple[subprocess.Popen[bytes], Path]]]:
     """Starts labs of a ring of four and waits until they are ready; kills what a test leaves."""
     need_namespaces()
-    topology, running = ring(tmp_path / "ring.graphml"), []
+    topology = ring(tmp_path / "ring.graphml")
+    with contextlib.ExitStack() as running:
 
-    def start(name: str) -> tuple[subprocess.Popen[bytes], Path]:
-        run_dir = tmp_path / name
-        run_dir.mkdir()
-        argv = [
-            sys.executable,
-            "-m",
-            "ndtwin",
-            "lab",
-            "netns",
-            "--topology",
-            str(topology),
-            "--run-dir",
-            str(run_dir),
-        ]
-        with (run_dir / "log").open("wb") as log:
-            lab = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
-        running.append(lab)
-        wait(lambda: lab.poll() is not None or (run_dir / "inventory.toml").exists(), START_S)
-        assert lab.poll() is None, (run_dir / "log").read_text()
-        return lab, run_dir
+        def start(name: str) -> tuple[subprocess.Popen[bytes], Path]:
+            run_dir = tmp_path / name
+            return running.enter_context(running_lab(topology, run_dir, START_S)), run_dir
 
-    yield start
-    for lab in running:
-        if lab.poll() is None:
-            lab.terminate()
-            lab.wait(60)
-
-
-def wait(done: Callable[[], object], timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.1)
+        yield start
 
 
 def slot_of(run_dir: Path) -> int:

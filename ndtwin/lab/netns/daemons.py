@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ndtwin.lab.netns import files
+from ndtwin.lab.netns.files import FRR_USER
 from ndtwin.lab.netns.plan import CUSTOMERS, NETCONF_PORT, STAMP_PORT, Plan, Router
 from ndtwin.lab.netns.spaces import state_directory
 from ndtwin.lab.netns.tools import environment, program, run
 from ndtwin.lab.snmp_agent import SnmpAccess
 from ndtwin.processes import Child
-
-FRR_USER = "frr"  # of the Debian package; its group may use the vty
 
 
 @dataclass(frozen=True)

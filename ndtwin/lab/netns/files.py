@@ -21,9 +21,11 @@ class Place:
         return self.state / name
 
 
+FRR_USER = "frr"  # of the Debian package; its group may use the vty
 CACHES = "1.3.6.1.4.1.8072.1.5.3.1.2"  # nsCacheTimeout (NET-SNMP-AGENT-MIB), indexed by a table's OID
 CACHE_S = {  # snmpd answers from caches of 3 s (interfaces) to 60 s (routes): the latter hides what OSPF does
     "1.3.6.1.2.1.2.2": 1,
+    "1.3.6.1.2.1.4.24.4": 5,
     "1.3.6.1.2.1.4.24.7": 5,
     "1.3.6.1.2.1.4.34": 5,
 }
@@ -45,6 +47,8 @@ def snmpd_conf(router: Router, place: Place, access: SnmpAccess, writer: str) ->
         "sysServices 4",
         "master agentx",
         f"agentXSocket {place / 'agentx'}",
+        # FRR's daemons have given root away before they connect.
+        f"agentXPerms 0660 0755 root {FRR_USER}",
         *(f"interface {port.name} 6 {port.capacity_bps:.0f}" for port in router.ports),
     ]
     return _text(lines)
