@@ -116,7 +116,7 @@ def _chart(unit: str, tooltip: str, series: list[Options], *, legend: list[str])
     axis_text = {"color": TEXT, "fontSize": 10}
     return {
         "animation": False,
-        "grid": {"left": 44, "right": 12, "top": 24, "bottom": 20},
+        "grid": {"left": 48, "right": 12, "top": 24, "bottom": 20},
         "legend": {
             "data": legend,
             "top": 0,
@@ -144,10 +144,7 @@ def _chart(unit: str, tooltip: str, series: list[Options], *, legend: list[str])
             "type": "value",
             "scale": unit == "ms",
             "min": 0 if unit == "%" else None,
-            "name": unit,
-            "nameTextStyle": {**axis_text, "align": "right", "padding": [0, 6, 0, 0]},
-            "nameGap": 9,
-            "axisLabel": axis_text,
+            "axisLabel": {**axis_text, "formatter": f"{{value}} {unit}"},
             "splitLine": {"lineStyle": {"color": FAINT}},
             "splitNumber": 3,
         },

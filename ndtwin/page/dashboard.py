@@ -15,7 +15,7 @@ from nicegui import ui
 
 from ndtwin.api.store import Store
 from ndtwin.page import charts, payload
-from ndtwin.page.elements import AlertList, Journal, PathTable, TopBar, TopologyMap
+from ndtwin.page.elements import AlertList, ClassQueues, Journal, PathTable, TopBar, TopologyMap
 from ndtwin.page.payload import Choice, Payload
 
 LOOK_EVERY_S = 0.5
@@ -50,8 +50,9 @@ class Dashboard:
                 self._table = PathTable(payload.path_table(store, choice), {**pick, **more})
             with _panel("path-panel", "Path", "") as self._path_title:
                 self._path_chart = ui.echart(charts.path_options([]))
-            with _panel("link-panel", "Link", "") as self._link_title:
+            with _panel("link-panel", "Link", "") as self._link_title, ui.element("div").classes("beside"):
                 self._link_chart = ui.echart(charts.link_options([]))
+                self._queues = ClassQueues(payload.class_queues(store, choice), {})
 
     # ------------------------------------------------------------------------------------------- pushing
 
@@ -89,6 +90,7 @@ class Dashboard:
         self._link_title.set_text(link.replace("->", " → ") or "choose a link")
         _chart(self._path_chart, charts.path_options(history.path_points(source, destination)))
         _chart(self._link_chart, charts.link_options(history.link_points(link)))
+        self._queues.show(payload.class_queues(self._store, self._choice))
 
     # ------------------------------------------------------------------------------------------ choosing
 

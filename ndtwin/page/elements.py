@@ -44,6 +44,10 @@ class PathTable(Panel, component="static/path_table.js"):
     """Paths, measured beside predicted."""
 
 
+class ClassQueues(Panel, component="static/class_queues.js"):
+    """The class queues of the link shown."""
+
+
 class Journal(Panel, component="static/journal.js"):
     """What happened lately."""
 

@@ -251,6 +251,17 @@ def link_to_show(store: Store, choice: Choice) -> str:
     return frame.network.link_names[int(np.argmax(frame.utilisation))]
 
 
+def class_queues(store: Store, choice: Choice) -> Payload:
+    """What the device tells of the class queues of the link shown; those that drop come first."""
+    frame, link = frame_of(store, choice), link_to_show(store, choice)
+    told = frame.queues.of(frame.link_index[link]) if frame is not None and link else []
+    rows = [
+        {"name": name, "sent_bps": sent, "drops_pps": drops, "depth_octets": depth}
+        for name, sent, drops, depth in sorted(told, key=lambda queue: queue[2] <= 0)
+    ]
+    return {"link": link, "rows": rows}
+
+
 def path_index(frame: Frame, path: str) -> int | None:
     """Index of ``SOURCE->DESTINATION``; None when this topology has no such path."""
     source, _, destination = path.partition("->")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 
 from twin.compare import comparable_mean_s
@@ -25,6 +26,7 @@ from twin.records import (
     LinkRecord,
     NetworkEvent,
     Prediction,
+    QueuePlane,
     Record,
     StateUpdate,
     Suspect,
@@ -209,6 +211,30 @@ def with_link_down(network: Network, link: str) -> Network:
     """The same network with one link down."""
     links = tuple(replace(k, up=k.up and k.name != link) for k in network.links)
     return replace(network, links=links)
+
+
+def with_queues(
+    state: StateUpdate,
+    network: Network,
+    told: Mapping[str, Mapping[str, tuple[float, float, float]]],
+) -> StateUpdate:
+    """The same window where devices tell of class queues: link → class → (sent bit/s, drops/s, octets)."""
+    classes = tuple(sorted({name for queues in told.values() for name in queues}))
+    rows = sorted(
+        (network.link_names.index(link), classes.index(name), *figures)
+        for link, queues in told.items()
+        for name, figures in queues.items()
+    )
+    link, name, sent, drops, depth = np.array(rows).T
+    plane = QueuePlane(
+        classes=classes,
+        link=pack_integers(link.astype(np.int16)),
+        name=pack_integers(name.astype(np.int16)),
+        sent_bps=pack_magnitudes(sent),
+        drops_pps=pack_magnitudes(drops),
+        depth_octets=pack_magnitudes(depth),
+    )
+    return msgspec.structs.replace(state, queues=plane)
 
 
 def feed(store, records: list[Record] | Iterator[Record], *, timestamp_ms: int | None = None) -> None:

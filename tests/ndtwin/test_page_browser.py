@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from rehearsal import WINDOW_NS, Rehearsal, event, feed, heartbeats, link_alert
+from rehearsal import WINDOW_NS, Rehearsal, event, feed, heartbeats, link_alert, with_queues
 
 from ndtwin.api.app import create_app
 from ndtwin.api.store import Store
@@ -161,6 +161,32 @@ def test_a_click_on_a_link_filters_the_paths(stage: Stage, visit: Visit) -> None
     expect(page.locator(".link-panel .aside")).to_have_text("CA1 → UT")
     page.locator(".chip").click()
     expect(count).to_have_text("182 of 182 paths", timeout=CHANGE_MS)
+
+
+def test_class_queues_stand_beside_the_chart_of_their_link(stage: Stage, visit: Visit) -> None:
+    """What each class sends, drops and holds, the dropping class first; nothing for a link without them."""
+    page, queues = visit.page, visit.page.locator(".link-panel .queues")
+    told = {"BE": (3e6, 41.5, 12_400.0), "EF": (1.25e6, 0.0, 180.0), "AF": (2e6, 0.0, 0.0)}
+    state, prediction = stage.rehearsal.window()
+    feed(stage.store, [with_queues(state, stage.rehearsal.network, {"CA1->UT": told}), prediction])
+    page.locator('[data-link="CA1->UT"] .grip').dispatch_event("click")
+    expect(queues).to_have_attribute("data-queues", "CA1->UT", timeout=CHANGE_MS)
+    rows = queues.locator("tbody tr").all_inner_texts()
+    assert [row.split() for row in rows] == [
+        ["BE", "3.00", "41.5", "12.4"],
+        ["AF", "2.00", "0", "0.0"],
+        ["EF", "1.25", "0", "0.2"],
+    ]
+    expect(queues.locator("tr.drops")).to_have_count(1)
+    chart = page.locator(".link-panel .nicegui-echart").bounding_box()
+    table = queues.bounding_box()
+    assert chart is not None
+    assert table is not None
+    assert chart["width"] > 150
+    assert chart["x"] + chart["width"] <= table["x"] + 1
+    page.locator('[data-link="UT->CO"] .grip').dispatch_event("click")
+    expect(page.locator(".link-panel .aside")).to_have_text("UT → CO", timeout=CHANGE_MS)
+    expect(queues).to_have_count(0)
 
 
 def test_an_alert_appears_with_its_suspect_and_goes(stage: Stage, visit: Visit) -> None:

@@ -126,9 +126,14 @@ export default {
         ["propagation", (l.propagation_delay_s * 1e3).toFixed(2) + " ms"],
       ];
       if (l.predicted_utilisation !== null) rows.splice(1, 0, ["twin expects", (100 * l.predicted_utilisation).toFixed(1) + " %"]);
+      if (l.drops_pps > 0) rows.push(["drops", this.drops(l)]);
       if (!l.up) rows.unshift(["state", "DOWN"]);
       if (l.suspect > 0) rows.push(["suspected", (100 * l.suspect).toFixed(0) + " %"]);
       return rows;
+    },
+    drops(l) { // and by which classes
+      const classes = l.queues.filter((q) => q.drops_pps > 0).map((q) => q.name);
+      return l.drops_pps.toFixed(l.drops_pps < 100 ? 1 : 0) + " /s" + (classes.length ? " (" + classes.slice(0, 3).join(", ") + ")" : "");
     },
     nodeRows(n) {
       const rows = [["links", String(n.degree)], ["sends", (n.sends_bps / 1e6).toFixed(2) + " Mbit/s"], ["receives", (n.receives_bps / 1e6).toFixed(2) + " Mbit/s"]];
