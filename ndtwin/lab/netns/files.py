@@ -25,7 +25,6 @@ FRR_USER = "frr"  # of the Debian package; its group may use the vty
 CACHES = "1.3.6.1.4.1.8072.1.5.3.1.2"  # nsCacheTimeout (NET-SNMP-AGENT-MIB), indexed by a table's OID
 CACHE_S = {  # snmpd answers from caches of 3 s (interfaces) to 60 s (routes): the latter hides what OSPF does
     "1.3.6.1.2.1.2.2": 1,
-    "1.3.6.1.2.1.4.24.4": 5,
     "1.3.6.1.2.1.4.24.7": 5,
     "1.3.6.1.2.1.4.34": 5,
 }
