@@ -59,6 +59,9 @@ class LinkOut(Answer):
     target: str
     up: bool
     capacity_bps: float
+    line_rate_bps: float = Field(
+        description="at which bits leave: the capacity, or the port's speed where a shaper serves less"
+    )
     propagation_delay_s: float
     load_bps: float = Field(description="measured on the source interface")
     utilisation: float = Field(description="load over capacity, 0 … 1")

@@ -61,6 +61,7 @@ def links_out(frame: Frame) -> list[s.LinkOut]:
             target=link.target,
             up=link.up,
             capacity_bps=link.capacity_bps,
+            line_rate_bps=float(frame.network.line_rate_bps[i]),
             propagation_delay_s=link.propagation_delay_s,
             load_bps=float(frame.link_load_bps[i]),
             utilisation=float(frame.utilisation[i]),

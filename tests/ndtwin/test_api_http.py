@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from ndtwin.api.schema import FreshStateOut
 from ndtwin.api.store import Store
 from ndtwin.api.whatif import WhatIfDesk
 from twin.queueing import MG1K
+from twin.topologies import nsfnet
 
 V1 = "/api/v1"
 
@@ -80,6 +82,20 @@ def test_state(client: Client) -> None:
     for link in state["links"]:
         assert link["utilisation"] == pytest.approx(link["load_bps"] / link["capacity_bps"])
         assert link["up"] is True
+
+
+def test_a_shaped_link_tells_its_capacity_and_the_rate_at_which_bits_leave() -> None:
+    """Where nothing is shaped the two are the same figure."""
+    network = nsfnet().network()
+    shaped = replace(network.links[3], line_rate_bps=1e10)
+    store = Store()
+    feed(
+        store,
+        Rehearsal(network=replace(network, links=(*network.links[:3], shaped, *network.links[4:]))).window(),
+    )
+    links = Client(create_app(store)).get(f"{V1}/networks/nsfnet/state").json()["links"]
+    assert (links[3]["capacity_bps"], links[3]["line_rate_bps"]) == (shaped.capacity_bps, 1e10)
+    assert all(link["line_rate_bps"] == link["capacity_bps"] for link in (*links[:3], *links[4:]))
 
 
 def test_paths_stand_worst_first_and_measured_beside_predicted(client: Client) -> None:
