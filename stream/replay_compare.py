@@ -36,6 +36,16 @@ class Comparison:
         """Whether nothing differs."""
         return not (self.different or self.only_live or self.only_replayed)
 
+    def __str__(self) -> str:
+        told = (
+            (self.identical, "the same to the byte"),
+            (self.equal, "of equal figures"),
+            (self.different, "of other figures"),
+            (self.only_live, "only live"),
+            (self.only_replayed, "only in the replay"),
+        )
+        return ", ".join(f"{count} {what}" for count, what in told if count) or "none"
+
 
 @dataclass
 class Ledger:

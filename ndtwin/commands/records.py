@@ -84,7 +84,19 @@ def _tell(report: ReplayReport, out: Path) -> None:
         print(f"{name:12} {comparison}")
     for damage in report.damaged_files:
         print(f"skipped      {damage}")
-    print("the same as live" if report.same_as_live else "not the same as live, or nothing to compare with")
+    print(verdict(report))
+
+
+def verdict(report: ReplayReport) -> str:
+    """Whether the replay came to what the live run came to, in a line."""
+    if report.same_as_live:
+        return "the same as live"
+    if all(comparison.same for comparison in report.compared.values()):
+        return "nothing to compare with: the archive holds no live states of these windows"
+    if report.live_models and report.live_models != [report.model]:
+        live = ", ".join(report.live_models)
+        return f"not the same as live, which was predicted by {live}; here {report.model}"
+    return "not the same as live"
 
 
 def schemas(out: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("docs/schemas")) -> None:

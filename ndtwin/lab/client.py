@@ -53,9 +53,10 @@ class LabClient:
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
-            where = self._path.parent
+            absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)  # the usual case
             raise PeerError(
-                f"no lab answers in {where} ({error}): start one with `ndtwin lab sim`"
+                f"no lab answers in {self._path.parent}{'' if absent else f' ({error})'}: "
+                "start `ndtwin up` or `ndtwin lab sim`, or name the run directory of one (--run-dir)"
             ) from error
         finally:
             connection.close()
