@@ -26,7 +26,7 @@ import numpy as np
 from anomaly.quality import distrust
 from twin.calibration import Calibration, CalibrationRules, Corrected, Reading
 from twin.compare import reverse_paths
-from twin.equal_routes import crossings, several_routes
+from twin.equal_routes import crossings
 from twin.errors import DecodeError
 from twin.graph_view import StateView
 from twin.models import PathPrediction
@@ -117,7 +117,6 @@ def readings_of(view: StateView) -> list[Reading]:
     network, doubt = view.network, distrust(view.network, view.quality)
     paths, _ = crossings(network)
     doubtful = np.bincount(paths.hop_path, doubt.links[paths.links], minlength=network.path_count) > 0
-    doubtful |= several_routes(network)  # corrections are by link; which of them these took is not known
     back = reverse_paths(len(network.nodes))
     readings = []
     for method, measured in sorted(view.delays.items()):

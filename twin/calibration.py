@@ -6,7 +6,9 @@ and per path a small factor for what links do not explain
 (:mod:`twin.calibration_learnt`), and per group of flows a factor on the width of the intervals
 (:class:`twin.intervals.Adaptation`):
 
-    delay = (fixed + Σ offset_l + Σ (1 + excess_l) · wait_l) · path factor         over the links of the path.
+    delay = (fixed + Σ offset_l + Σ (1 + excess_l) · wait_l) · path factor         over the links of the path,
+
+of several equal routes over the links of all of them, each by its share of the path's packets.
 
 Corrections are used as long as they prove better than the model alone (:mod:`twin.calibration_worth`).
 
@@ -45,7 +47,17 @@ from twin.calibration_state import (
     path_origin,
     told_otherwise,
 )
-from twin.calibration_window import Explained, Flags, Parts, Reading, Rows, Solver, rows_of, take_apart
+from twin.calibration_window import (
+    Explained,
+    Flags,
+    Parts,
+    Reading,
+    Rows,
+    Solver,
+    routes_apart,
+    rows_of,
+    take_apart,
+)
 from twin.calibration_worth import Worth
 from twin.intervals import GROUPS, Adaptation, group_of
 from twin.models import DelayModel, PathPrediction
@@ -97,7 +109,7 @@ class Calibration:
         parts = take_apart(network, traffic, said)
         hops = parts.hops
         offset, more = corrections(
-            hops.links, hops.offsets, self.links.offset_s, self.links.excess, parts.hop_wait_s
+            hops.links, parts.share, hops.offsets, self.links.offset_s, self.links.excess, parts.hop_wait_s
         )
         wait = parts.wait_s + more
         path = self.paths.factor if traffic.path is None else self.paths.factor[traffic.path]
@@ -126,23 +138,25 @@ class Calibration:
         """
         if frozen or not readings or window.network is not self.network or window.learnt != self.learnt:
             return False
+        network, traffic, parts = window.network, window.traffic, window.parts
+        apart_s2 = routes_apart(network, traffic, parts, self.links.offset_s, self.links.excess)
         rows, plain = (
-            rows_of(window.network, window.traffic, window.parts, expected, readings)  # 1
+            rows_of(network, traffic, parts, expected, readings, apart_s2)  # 1
             for expected in (window.corrected, window.said)
         )
         if not len(rows.flow):
             return False
         if self.learnt:
             self.worth = self.worth.after(plain.error, rows.error)
-        prior = self.links.prior(window.parts.link_wait_s, window.parts.link_packet_s)
-        hops, noise = window.parts.hops, rows.variance * self.reading_scale**2
-        found = Solver(prior, rows, hops, noise, self.rules.gate, self.learnt).solve()  # 2, 3
+        prior = self.links.prior(parts.link_wait_s, parts.link_packet_s)
+        hops, share, noise = parts.hops, parts.share, rows.variance * self.reading_scale**2
+        found = Solver(prior, rows, hops, share, noise, self.rules.gate, self.learnt).solve()  # 2, 3
         self.learnt += 1
-        slowest = -window.network.propagation_delay_s
+        slowest = -network.propagation_delay_s
         beyond = self.links.learn(prior, found.posterior, found.resolved, slowest)  # 4
         doubtful = (beyond | found.opened).astype(np.float64)
-        calm = rows.sums(along(hops.links, hops.offsets, doubtful)) == 0
-        self._learn_paths(window.traffic, rows, found, calm)
+        calm = rows.sums(along(hops.links, share, hops.offsets, doubtful)) == 0
+        self._learn_paths(traffic, rows, found, calm)
         self._learn_scale(found, calm & ~found.strange)
         self._learn_widths(window, rows, calm)
         return True

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from twin.calibration_learnt import LINK_FIELDS, PATH_FIELDS, LinkRow
 from twin.calibration_worth import Worth
+from twin.equal_routes import crossings
 from twin.errors import DecodeError
 from twin.network import Floats, Ints, Network
 
@@ -81,7 +82,8 @@ def network_digest(network: Network) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for names in (network.nodes, network.link_names):
         digest.update("\n".join(names).encode() + b"\0")
-    for array in (network.paths.links, network.paths.offsets):
+    ways, _ = crossings(network)
+    for array in (ways.links, ways.offsets):
         digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
     return digest.digest()
 
@@ -118,12 +120,17 @@ def path_origin(old: Network, new: Network) -> Ints:
     known = (source >= 0) & (destination >= 0)
     before = source * (len(old.nodes) - 1) + destination - (destination > source)
     before = np.where(known, before, -1)
-    lengths = np.where(known, old.paths.lengths[before], -1) if len(old.paths.lengths) else before
-    alike = known & (lengths == new.paths.lengths)
+    (new_ways, _), (old_ways, _) = crossings(new), crossings(old)
+    lengths = np.where(known, old_ways.lengths[before], -1) if len(old_ways.lengths) else before
+    alike = known & (lengths == new_ways.lengths)
     rows = np.flatnonzero(alike)
-    link = link_origin(old.link_names, new)
-    ours, theirs = new.paths.select(rows), old.paths.select(before[rows])
-    differs = np.bincount(ours.hop_path, link[ours.links] != theirs.links, minlength=len(rows)) > 0
+    ours, theirs = new_ways.select(rows), old_ways.select(before[rows])
+    link = link_origin(old.link_names, new)[ours.links]
+    # in the order of the old numbers: links that equal routes cross have no other order
+    link, known_as = (
+        links[np.lexsort((links, hops.hop_path))] for links, hops in ((link, ours), (theirs.links, theirs))
+    )
+    differs = np.bincount(ours.hop_path, link != known_as, minlength=len(rows)) > 0
     origin = np.full(new.path_count, -1, dtype=np.int64)
     origin[rows[~differs]] = before[rows[~differs]]
     return origin

@@ -11,6 +11,10 @@ flow's own packets) and the wait; the wait is shared out over the flow's links i
 S being the transmission time of a mean packet, ρ the carried load the model itself tells and K the buffer in
 packets: M/M/1's wait, held at the full buffer. The parts sum to what the model said, whichever model it is.
 
+A path of several equal routes crosses the links of all of them, each by its share (:mod:`twin.equal_routes`),
+as its delay is their mean. A probe is one flow and takes one of the routes, which is not known: how far
+routes are apart counts to its noise. Traffic is many flows, and its mean is that of the routes.
+
 From rows to links (:meth:`Solver.solve`)
 -----------------------------------------
 1. Solve with the links' own priors (:func:`twin.calibration_core.explain`).
@@ -33,6 +37,7 @@ from numpy.typing import NDArray
 from twin.calibration_core import along, crossed, explain, remaining, share_out
 from twin.calibration_learnt import LinkPrior
 from twin.compare import MIN_COUNT, MeasuredMeans, comparable_mean_s, reverse_paths
+from twin.equal_routes import branch_variance, crossings
 from twin.errors import TopologyError
 from twin.models import PathPrediction, path_packet_bits
 from twin.network import Floats, Ints, Network, Paths, Traffic
@@ -59,6 +64,7 @@ class Parts:
     """A prediction taken apart."""
 
     hops: Paths  # of every flow, F
+    share: Floats  # [H] of the flow's packets that cross the link
     fixed_s: Floats  # [F] propagation and transmission
     wait_s: Floats  # [F]
     hop_wait_s: Floats  # [H] the wait's share at every hop
@@ -89,7 +95,10 @@ class Rows:
 
 def take_apart(network: Network, traffic: Traffic, said: PathPrediction) -> Parts:
     """Share out what a model said over links."""
-    hops = traffic.hops(network)
+    hops, share = crossings(network)
+    if traffic.path is not None:  # flows that say which path they take are taken to go over its first route
+        hops = traffic.hops(network)
+        share = np.ones(len(hops.links))
     bits = path_packet_bits(traffic)
     mean_bits = float(traffic.bps.sum() / traffic.pps.sum()) if traffic.pps.sum() > 0 else float(bits.mean())
     packet_s = mean_bits / network.capacity_bps
@@ -100,6 +109,7 @@ def take_apart(network: Network, traffic: Traffic, said: PathPrediction) -> Part
     weight = packet_s * (load + 1e-9) / (1.0 - load + 1.0 / np.maximum(in_packets, 1.0))
     fixed, wait, hop_wait, link_wait = share_out(
         hops.links,
+        share,
         hops.offsets,
         weight,
         network.propagation_delay_s,
@@ -107,15 +117,33 @@ def take_apart(network: Network, traffic: Traffic, said: PathPrediction) -> Part
         bits,
         said.mean_s,
     )
-    return Parts(hops, fixed, wait, hop_wait, link_wait, packet_s)
+    return Parts(hops, share, fixed, wait, hop_wait, link_wait, packet_s)
+
+
+def routes_apart(
+    network: Network, traffic: Traffic, parts: Parts, offset_s: Floats, excess: Floats
+) -> Floats:
+    """Variance of the delay between the equal routes of every flow, as corrected so far: [F] s²."""
+    if traffic.path is not None:
+        return np.zeros(len(traffic.path))
+    wait = (1.0 + excess) * parts.link_wait_s
+    return branch_variance(network, network.propagation_delay_s + offset_s + parts.link_packet_s + wait)
 
 
 def rows_of(
-    network: Network, traffic: Traffic, parts: Parts, expected: PathPrediction, readings: Sequence[Reading]
+    network: Network,
+    traffic: Traffic,
+    parts: Parts,
+    expected: PathPrediction,
+    readings: Sequence[Reading],
+    apart_s2: Floats,
 ) -> Rows:
-    """The usable measurements beside what ``expected`` lets expect of them, whatever the readings' order."""
+    """The usable measurements beside what ``expected`` lets expect of them, whatever the readings' order.
+
+    ``apart_s2`` [F]: how far a flow's routes are apart (:func:`routes_apart`).
+    """
     ordered = sorted(readings, key=lambda one: (one.measured.direction, one.measured.packet_bits or 0.0))
-    found = [_rows(network, traffic, parts, expected, reading) for reading in ordered]
+    found = [_rows(network, traffic, parts, expected, reading, apart_s2) for reading in ordered]
     return Rows(
         flow=np.concatenate([one.flow for one in found]),
         back=np.concatenate([one.back for one in found]),
@@ -126,7 +154,12 @@ def rows_of(
 
 
 def _rows(
-    network: Network, traffic: Traffic, parts: Parts, expected: PathPrediction, reading: Reading
+    network: Network,
+    traffic: Traffic,
+    parts: Parts,
+    expected: PathPrediction,
+    reading: Reading,
+    apart_s2: Floats,
 ) -> Rows:
     measured = reading.measured
     there_and_back = measured.direction == "round-trip"
@@ -147,6 +180,8 @@ def _rows(
     trips = 2.0 if there_and_back else 1.0  # two ways, each with its own sampling
     sampling = SAMPLING * expected.jitter_s[flow] / np.sqrt(measured.count[flow])
     variance = trips * (sampling**2 + (WAIT_ERROR * parts.wait_s[flow]) ** 2)
+    if measured.packet_bits is not None:
+        variance = variance + apart_s2[flow] + np.where(back >= 0, apart_s2[back], 0.0)
     return Rows(
         flow=flow,
         back=back,
@@ -175,6 +210,7 @@ class Solver:
     prior: LinkPrior
     rows: Rows
     hops: Paths  # of the flows
+    share: Floats  # [H] of the flow's packets that cross the link
     noise: Floats  # [R] s², of the readings
     gate: float
     turn: int  # of many rows, which k-th to solve
@@ -196,14 +232,14 @@ class Solver:
         rows, flows = self.rows, self.hops
         step = ceil(len(rows.flow) / MOST_ROWS)
         few = np.arange(self.turn % step, len(rows.flow), step)
-        links, offsets = crossed(flows.links, flows.offsets, rows.flow[few], rows.back[few])
+        row = crossed(flows.links, self.share, flows.offsets, rows.flow[few], rows.back[few])
         late = rows.measured_s - rows.expected_s
         precision = np.where(ignored, 0.0, 1.0 / self.noise)[few]
-        deviation = explain(links, offsets, late[few], precision, variance)
-        left = remaining(links, offsets, precision, variance, ROUNDS)
+        deviation = explain(*row, late[few], precision, variance)
+        left = remaining(*row, precision, variance, ROUNDS)
         posterior, resolved = self._under_prior(variance, deviation, left)
-        residual = late - rows.sums(along(flows.links, flows.offsets, deviation))
-        uncertain = self.noise + rows.sums(along(flows.links, flows.offsets, left))
+        residual = late - rows.sums(along(flows.links, self.share, flows.offsets, deviation))
+        uncertain = self.noise + rows.sums(along(flows.links, self.share**2, flows.offsets, left))
         strange = np.abs(residual) > self.gate * np.sqrt(uncertain)
         opened = variance > self.prior.variance
         return Explained(posterior, resolved, residual, uncertain, strange, opened), deviation

@@ -70,6 +70,12 @@ class EqualRoutes:
             log_width=width,
         )
 
+    def between(self, link_s: Floats, paths: int) -> Floats:
+        """Variance between a path's routes of the delay that one flow meets, links taking ``link_s``: [P]."""
+        hops = self.routes
+        whole = np.bincount(hops.hop_path, link_s[hops.links], len(self.path)).astype(np.float64)
+        return self._mean((whole - self._mean(whole, paths)[self.path]) ** 2, paths)
+
     def _mean(self, values: Floats, paths: int) -> Floats:
         summed: Floats = np.bincount(self.path, values * self.share, paths).astype(np.float64)
         return summed
@@ -171,11 +177,14 @@ def predict_paths(model: DelayModel, network: Network, traffic: Traffic) -> Path
 
 
 def crossings(network: Network) -> tuple[Paths, Floats]:
-    """The links that each path's packets may cross, and which share of them crosses."""
+    """The links that each path's packets may cross, and which share of them crosses. Remembered."""
     routes = equal_routes(network)
     if routes is None:
         return network.paths, np.ones(len(network.paths.links))
-    return routes.crossings(network.path_count)
+    known: tuple[Paths, Floats] | None = network.__dict__.get("_crossings")
+    if known is None:
+        known = network.__dict__["_crossings"] = routes.crossings(network.path_count)
+    return known
 
 
 def spread(network: Network, traffic: Traffic) -> tuple[Network, Traffic]:
@@ -184,9 +193,9 @@ def spread(network: Network, traffic: Traffic) -> tuple[Network, Traffic]:
     return (network, traffic) if routes is None else routes.apart(network, traffic)
 
 
-def several_routes(network: Network) -> NDArray[np.bool_]:
-    """Paths that use more than one route, [P]."""
+def branch_variance(network: Network, link_s: Floats) -> Floats:
+    """Variance of a path's delay between its equal routes when links take ``link_s`` [L]: [P] s²."""
     routes = equal_routes(network)
     if routes is None:
-        return np.zeros(network.path_count, dtype=np.bool_)
-    return np.bincount(routes.path, minlength=network.path_count) > 1
+        return np.zeros(network.path_count)
+    return routes.between(link_s, network.path_count)

@@ -179,11 +179,11 @@ def test_the_ridge_is_solved() -> None:
     late, variance = rng.normal(0, 1e-3, PATHS), rng.uniform(0.5, 2, len(NETWORK.links)) * 1e-6
     precision = rng.uniform(0.5, 2, PATHS) * 1e8
     a = np.zeros((PATHS, len(NETWORK.links)))
-    a[paths.hop_path, paths.links] = 1.0
+    a[paths.hop_path, paths.links] = share = rng.uniform(0.1, 1.0, len(paths.links))
     dense = np.linalg.solve(a.T @ (precision[:, None] * a) + np.diag(1 / variance), a.T @ (precision * late))
-    found = explain(paths.links, paths.offsets, late, precision, variance)
+    found = explain(paths.links, share, paths.offsets, late, precision, variance)
     np.testing.assert_allclose(found, dense, atol=1e-3 * np.abs(dense).max())
-    np.testing.assert_allclose(along(paths.links, paths.offsets, found), a @ found, atol=1e-12)
+    np.testing.assert_allclose(along(paths.links, share, paths.offsets, found), a @ found, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------ what is missing

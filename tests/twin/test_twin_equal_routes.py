@@ -17,7 +17,6 @@ from twin.equal_routes import (
     crossings,
     equal_routes,
     predict_paths,
-    several_routes,
     spread,
 )
 from twin.errors import DecodeError
@@ -53,6 +52,13 @@ def traffic(network: Network, bps: float = 6e6) -> Traffic:
     rates = np.zeros(network.path_count)
     rates[network.path_index("A", "D")] = bps
     return Traffic(bps=rates, pps=rates / 8000.0, observed_s=10.0)
+
+
+def several_routes(network: Network) -> list[bool]:
+    """Which paths use more than one route."""
+    routes = equal_routes(network)
+    counts = np.ones(network.path_count) if routes is None else np.bincount(routes.path)
+    return (counts > 1).tolist()
 
 
 def test_a_path_is_taken_apart_into_its_routes() -> None:
@@ -234,7 +240,7 @@ def test_equal_routes_of_a_forwarding_table_are_equal_next_hops() -> None:
         network.link_names.index("A->B"),
         network.link_names.index("B->D"),
     ]
-    assert several_routes(network).sum() == 1
+    assert sum(several_routes(network)) == 1
 
 
 def test_a_dearer_route_is_not_equal() -> None:
@@ -251,13 +257,15 @@ def test_a_damaged_record_is_refused(rows: list[int]) -> None:
         network_of(bad)
 
 
-def test_calibration_does_not_learn_from_paths_whose_links_are_not_known_one_by_one() -> None:
-    """Corrections are by link; a mean over two ways teaches none of them."""
+def test_what_puts_one_of_a_paths_routes_in_doubt_puts_the_path_in_doubt() -> None:
+    """Calibration trusts a mean over two ways, but not where the traffic on the second one is not known."""
     network = diamond()
+    path = network.path_index("A", "D")
     view = StateView()
-    view.network, view.quality = network, ()
+    view.network = network
     count = np.full(network.path_count, 100.0)
     view.delays = {"stamp": MeasuredDelays("one-way", count / 1e4, count, None)}
-    (reading,) = readings_of(view)
-    assert reading.trusted is not None
-    assert np.flatnonzero(~reading.trusted).tolist() == [network.path_index("A", "D")]
+    for view.quality, trusted in (((), True), (("flows-missing:C",), False)):
+        (reading,) = readings_of(view)
+        assert reading.trusted is not None
+        assert reading.trusted[path] == trusted
