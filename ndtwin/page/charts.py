@@ -19,6 +19,7 @@ METHOD_COLOURS = {
     "openconfig-probes": "#d4a373",
 }
 FEW_POINTS = 60  # ten minutes: below that the dots have room
+LEAST_SPAN_MS = 120_000  # of the time axis: a single window would stretch over days
 Options = dict[str, Any]
 
 # The band is two stacked lines; the tooltip shows them as one interval.
@@ -73,6 +74,7 @@ def path_options(points: list[PathPoint]) -> Options:
             ),
         ],
         legend=["predicted", *methods],
+        times=[_ms(p) for p in points],
     )
 
 
@@ -109,10 +111,11 @@ def link_options(points: list[LinkPoint]) -> Options:
             ),
         ],
         legend=["measured", "predicted"],
+        times=[_ms(p) for p in points],
     )
 
 
-def _chart(unit: str, tooltip: str, series: list[Options], *, legend: list[str]) -> Options:
+def _chart(unit: str, tooltip: str, series: list[Options], *, legend: list[str], times: list[int]) -> Options:
     axis_text = {"color": TEXT, "fontSize": 10}
     return {
         "animation": False,
@@ -136,6 +139,7 @@ def _chart(unit: str, tooltip: str, series: list[Options], *, legend: list[str])
         },
         "xAxis": {
             "type": "time",
+            "min": min(times[0], times[-1] - LEAST_SPAN_MS) if times else None,
             "axisLabel": {**axis_text, "hideOverlap": True},
             "axisLine": {"lineStyle": {"color": "#2c3846"}},
             "splitNumber": 4,
@@ -153,7 +157,7 @@ def _chart(unit: str, tooltip: str, series: list[Options], *, legend: list[str])
 
 
 def _line(name: str, data: Sequence[Sequence[float | None]], **style: Any) -> Options:
-    return {"type": "line", "name": name, "data": data, "showSymbol": False, "silent": True, **style}
+    return {"type": "line", "name": name, "data": data, "showSymbol": len(data) == 1, "silent": True, **style}
 
 
 def _ms(point: PathPoint | LinkPoint) -> int:

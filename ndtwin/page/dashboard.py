@@ -20,6 +20,7 @@ from ndtwin.page.payload import Choice, Payload
 
 LOOK_EVERY_S = 0.5
 HEALTH_EVERY_S = 2.0
+NOT_YET = "waiting for the first window"
 
 
 class Dashboard:
@@ -48,9 +49,10 @@ class Dashboard:
             with _panel("table-panel", "Paths", "measured beside predicted"):
                 more = {"clear": self._clear, "search": self._search}
                 self._table = PathTable(payload.path_table(store, choice), {**pick, **more})
-            with _panel("path-panel", "Path", "") as self._path_title:
+            with _panel("path-panel", "Path", NOT_YET) as self._path_title:
                 self._path_chart = ui.echart(charts.path_options([]))
-            with _panel("link-panel", "Link", "") as self._link_title, ui.element("div").classes("beside"):
+            link_panel = _panel("link-panel", "Link", NOT_YET)
+            with link_panel as self._link_title, ui.element("div").classes("beside"):
                 self._link_chart = ui.echart(charts.link_options([]))
                 self._queues = ClassQueues(payload.class_queues(store, choice), {})
 

@@ -97,7 +97,7 @@ def _figures(history: NetworkHistory, frame: Frame) -> list[Payload]:
         _figure("median error", f"{np.median(apart):.1f}" if len(apart) else "–", "%" if len(apart) else ""),
         _figure("busiest link", f"{busiest:.0f}", "%"),
         _figure(
-            "close to prediction",
+            "prediction lag",
             f"{np.median(latencies):.2f}" if len(latencies) else "–",
             "s" if len(latencies) else "",
         ),

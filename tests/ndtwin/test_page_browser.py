@@ -32,6 +32,7 @@ SCROLL = """async (top) => {
   await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 60)));
   return [...document.querySelectorAll('[data-path]')].map((row) => row.dataset.path);
 }"""
+CUT_ROWS = "[...document.querySelectorAll('.paths .row')].filter((e) => e.scrollWidth > e.clientWidth).length"
 CHANGE_MS = 5_000  # a change reaches the browser within this
 
 
@@ -218,16 +219,33 @@ def test_names_from_devices_are_shown_as_text(stage: Stage, visit: Visit) -> Non
     assert page.title() == "ndtwin"
 
 
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768)])
+@pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1440, 900), (1280, 800), (1024, 768)])
 def test_the_page_fits_its_window(stage: Stage, visit: Visit, width: int, height: int) -> None:
-    """No scroll bars around the page, and no column of the table is cut off."""
+    """No scroll bars around the page, no column of the table cut off, the verdict within the top bar."""
     stage.play()
     page = visit.page
     page.set_viewport_size({"width": width, "height": height})
     expect(page.locator("[data-path]").first).to_be_visible()
     size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size == [width, height]
-    cut = page.evaluate(
-        "[...document.querySelectorAll('.paths .row')].filter((e) => e.scrollWidth > e.clientWidth).length"
+    assert page.evaluate(CUT_ROWS) == 0
+    assert page.evaluate("(e => [e.scrollWidth - e.clientWidth])(document.querySelector('.top'))") == [0]
+
+
+def test_on_a_telephone_the_page_is_one_column(stage: Stage, visit: Visit) -> None:
+    """390 pixels wide: nothing sideways, every panel as wide as the page, and alerts before all others."""
+    stage.play()
+    page = visit.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.locator("[data-path]").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate(CUT_ROWS) == 0
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('.panel')].map((e) => [e, e.getBoundingClientRect()])"
+        ".map(([e, box]) => [e.className, box.x, box.y, box.width, box.height])"
     )
-    assert cut == 0
+    assert len(boxes) == 6
+    assert all(wide > 370 and high > 40 for _, _, _, wide, high in boxes)
+    assert "alert-panel" in min(boxes, key=lambda box: box[2])[0]
+    page.evaluate("window.scrollTo(0, 400)")
+    assert page.evaluate("window.scrollY") > 100

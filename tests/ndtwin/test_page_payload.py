@@ -162,3 +162,12 @@ def test_charts_show_all_methods_on_one_scale(store: Store) -> None:
     assert series["rttmon"] == pytest.approx(series["ipfix-on-path"], rel=0.15)
     assert [p.measured_s["rttmon"] for p in points] < [p.measured_s["ipfix-on-path"] * 0.95 for p in points]
     assert all(low < mean for low, mean in zip(series["low"], series["predicted"], strict=True))
+
+
+def test_after_one_window_the_charts_span_minutes(store: Store) -> None:
+    """A single point would stretch an axis of time over days, and a line of one point would be invisible."""
+    points = store.network("nsfnet").path_points("WA", "NY")[-1:]
+    options = charts.path_options(points)
+    assert points[0].end_ns // 1_000_000 - options["xAxis"]["min"] == 120_000
+    assert all(line["showSymbol"] for line in options["series"] if line["type"] == "line")
+    assert charts.link_options([])["xAxis"]["min"] is None

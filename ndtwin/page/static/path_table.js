@@ -2,11 +2,11 @@
 const ROW = 25;
 const COLUMNS = [
   { key: "path", label: "path", unit: "", cls: "name" },
-  { key: "traffic", label: "traffic", unit: "Mbit/s", cls: "num c-traffic" },
-  { key: "measured", label: "measured", unit: "ms", cls: "num measured" },
-  { key: "expected", label: "predicted", unit: "ms", cls: "num expected" },
-  { key: "low", label: "interval", unit: "ms", cls: "num c-interval" },
-  { key: "residual", label: "residual", unit: "%", cls: "bar" },
+  { key: "traffic", label: "traffic", unit: "Mbit/s", cls: "num c-traffic", title: "by the flow records" },
+  { key: "measured", label: "measured", unit: "ms", cls: "num measured", title: "mean delay of this window" },
+  { key: "expected", label: "predicted", unit: "ms", cls: "num expected", title: "what the measurement should read by the twin" },
+  { key: "low", label: "interval", unit: "ms", cls: "num c-interval", title: "where nine of ten measurements should lie" },
+  { key: "residual", label: "residual", unit: "%", cls: "bar", title: "measured against predicted; the bar: how far beyond the interval (its middle third)" },
 ];
 export default {
   template: `
@@ -17,7 +17,7 @@ export default {
         <span class="count" data-role="count">{{ rows.length }} of {{ data.total }} paths<template v-if="data.cut"> (worst {{ data.rows.length }})</template></span>
       </div>
       <div class="head row" role="row">
-        <button v-for="c in columns" :key="c.key" :class="[c.cls, {by: sort === c.key}]" @click="order(c.key)">
+        <button v-for="c in columns" :key="c.key" :class="[c.cls, {by: sort === c.key}]" :title="c.title" @click="order(c.key)">
           {{ c.label }}<small v-if="c.unit"> {{ c.unit }}</small><i>{{ sort === c.key ? (down ? '▾' : '▴') : '' }}</i>
         </button>
       </div>

@@ -1,4 +1,11 @@
 // Name, network, window clock, the figures of the loop, and every component's health.
+const MEANING = {
+  "paths measured": "paths of which a mean delay was measured in this window",
+  "paths predicted": "paths of which the twin predicts the mean delay in this window",
+  "median error": "|measured ÷ predicted − 1| of this window's paths, the median",
+  "busiest link": "highest load ÷ capacity of all links in this window",
+  "prediction lag": "from a window's state to its prediction, the median of the last windows",
+};
 export default {
   template: `
     <header class="top">
@@ -12,7 +19,7 @@ export default {
           <small>window <span data-role="version">{{ data.window.version }}</span> · closed {{ ago }} s ago</small></div>
       </div>
       <dl class="figures">
-        <div v-for="f in data.figures" :key="f.label" :class="f.level"><dd>{{ f.value }}<small v-if="f.unit"> {{ f.unit }}</small></dd><dt>{{ f.label }}</dt></div>
+        <div v-for="f in data.figures" :key="f.label" :class="f.level" :title="meaning[f.label]"><dd>{{ f.value }}<small v-if="f.unit"> {{ f.unit }}</small></dd><dt>{{ f.label }}</dt></div>
       </dl>
       <div class="health">
         <div class="components">
@@ -24,7 +31,7 @@ export default {
       </div>
     </header>`,
   props: { data: { type: Object, required: true } },
-  data() { return { now: Date.now() }; },
+  data() { return { now: Date.now(), meaning: MEANING }; },
   mounted() { this.clockwork = setInterval(() => (this.now = Date.now()), 1000); },
   beforeUnmount() { clearInterval(this.clockwork); },
   computed: {
