@@ -21,6 +21,7 @@ One window, step by step (:meth:`Calibration.learn`)
    neighbours, rows that still fit nothing are left out, and step 2 is done again.
 4. The links learn, except those beyond the gate; then the paths and the widths, from the rows that cross
    no link that is beyond the gate or was opened: beside such a link's uncertainty anything fits a path.
+   Nor from probes of which it matters more which of several equal routes they took than how they stray.
 
 Faults are not learnt away: what is beyond the gate is learnt only after ``patience_windows`` windows in a
 row, and the owner can freeze any window. A fault that is there from the first window is taken for the
@@ -149,13 +150,15 @@ class Calibration:
         if self.learnt:
             self.worth = self.worth.after(plain.error, rows.error)
         prior = self.links.prior(parts.link_wait_s, parts.link_packet_s)
-        hops, share, noise = parts.hops, parts.share, rows.variance * self.reading_scale**2
+        hops, share = parts.hops, parts.share
+        noise = rows.variance * self.reading_scale**2 + rows.apart
         found = Solver(prior, rows, hops, share, noise, self.rules.gate, self.learnt).solve()  # 2, 3
         self.learnt += 1
         slowest = -network.propagation_delay_s
         beyond = self.links.learn(prior, found.posterior, found.resolved, slowest)  # 4
         doubtful = (beyond | found.opened).astype(np.float64)
         calm = rows.sums(along(hops.links, share, hops.offsets, doubtful)) == 0
+        calm &= ~rows.by_route
         self._learn_paths(traffic, rows, found, calm)
         self._learn_scale(found, calm & ~found.strange)
         self._learn_widths(window, rows, calm)

@@ -81,12 +81,18 @@ class Rows:
     measured_s: Floats  # [R]
     expected_s: Floats  # [R] what the same instrument should read
     variance: Floats  # [R] s², of the reading alone
+    apart: Floats  # [R] s², between the equal routes of which a probe takes one
 
     @property
     def error(self) -> float:
         """Mean |expected ÷ measured − 1|, each at most 1; 0 without rows."""
         off = np.minimum(np.abs(self.expected_s / self.measured_s - 1.0), 1.0)
         return float(off.sum()) / max(len(self.flow), 1)
+
+    @property
+    def by_route(self) -> Flags:
+        """[R] Which route the probe took may matter more than its own noise."""
+        return self.apart > self.variance
 
     def sums(self, per_flow: Floats) -> Floats:
         """Of float[F], a sum over hops, what belongs to every row, [R]."""
@@ -150,6 +156,7 @@ def rows_of(
         measured_s=np.concatenate([one.measured_s for one in found]),
         expected_s=np.concatenate([one.expected_s for one in found]),
         variance=np.concatenate([one.variance for one in found]),
+        apart=np.concatenate([one.apart for one in found]),
     )
 
 
@@ -180,14 +187,15 @@ def _rows(
     trips = 2.0 if there_and_back else 1.0  # two ways, each with its own sampling
     sampling = SAMPLING * expected.jitter_s[flow] / np.sqrt(measured.count[flow])
     variance = trips * (sampling**2 + (WAIT_ERROR * parts.wait_s[flow]) ** 2)
-    if measured.packet_bits is not None:
-        variance = variance + apart_s2[flow] + np.where(back >= 0, apart_s2[back], 0.0)
+    one_flow = measured.packet_bits is not None
+    apart = apart_s2[flow] + np.where(back >= 0, apart_s2[back], 0.0) if one_flow else np.zeros(len(flow))
     return Rows(
         flow=flow,
         back=back,
         measured_s=measured.mean_s[flow],
         expected_s=comparable[flow],
         variance=variance + (FLOOR * np.maximum(comparable, measured.mean_s)[flow]) ** 2 + LEAST_VARIANCE_S2,
+        apart=apart,
     )
 
 

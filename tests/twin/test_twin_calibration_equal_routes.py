@@ -68,11 +68,13 @@ def slower(network: Network, link: int, extra_s: float) -> Network:
     return replace(network, links=tuple(links))
 
 
-def learnt(truth_s: Floats, *, measured: Flags, packet_bits: float | None = None) -> Calibration:
-    """What windows teach in which the measured paths took ``truth_s``, give or take 0.3 %."""
+def learnt(
+    truth_s: Floats, *, measured: Flags, packet_bits: float | None = None, noise: float = 0.003
+) -> Calibration:
+    """What windows teach in which the measured paths took ``truth_s``, give or take ``noise``."""
     calibration = Calibration(NETWORK)
     for seed in range(WINDOWS):
-        noisy = truth_s * np.random.default_rng(seed).lognormal(0.0, 0.003, len(truth_s))
+        noisy = truth_s * np.random.default_rng(seed).lognormal(0.0, noise, len(truth_s))
         window = calibration.correct(NETWORK, TRAFFIC, predict_paths(MODEL, NETWORK, TRAFFIC))
         told = MeasuredDelays("one-way", noisy, np.where(measured, 1e3, 0.0), packet_bits)
         calibration.learn(window, [Reading(told)])
@@ -141,6 +143,23 @@ def test_probes_that_take_one_of_the_routes_do_not_bend_links() -> None:
     moved, believed = (np.abs(one.links.offset_s).max() for one in (as_probes, as_traffic))
     assert moved < 0.0005
     assert believed > 2 * moved
+
+
+def test_probes_over_equal_routes_teach_links_only() -> None:
+    """Beside them paths of one route are believed as they are without them, no interval grows, and the mean
+    over a path's routes is not bent towards the one that its probe takes."""
+    means = predict_paths(MODEL, NETWORK, TRAFFIC).mean_s
+    alone = by_one_route(NETWORK, np.random.default_rng(2).integers(0, 1000, NETWORK.path_count))
+    every = np.ones(NETWORK.path_count, dtype=np.bool_)
+    far_apart = np.abs(alone / means - 1.0) > 0.05
+    without = learnt(means, measured=~SEVERAL, packet_bits=8000.0, noise=0.02)
+    on_the_mean, off_the_mean = (
+        learnt(found, measured=every, packet_bits=8000.0, noise=0.02) for found in (means, alone)
+    )
+    for one in (on_the_mean, off_the_mean):
+        assert one.reading_scale == pytest.approx(without.reading_scale, rel=0.15)
+        assert one.widths.ln_factor.max() <= without.widths.ln_factor.max() + 0.05
+        assert np.abs(one.paths.factor[far_apart] - 1.0).max() < 0.005
 
 
 def test_the_variance_between_routes_is_that_of_one_flow() -> None:
