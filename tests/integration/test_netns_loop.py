@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ndtwin.lab.netns.settings import LOOP_TABLES
 from ndtwin.lab.netns.spaces import left_behind
 from ndtwin.loop import Loop, running_loop
 from ndtwin.ports import private_ports
+from ndtwin.report import loop_report
 
 pytestmark = [
     pytest.mark.alone,
@@ -22,6 +24,9 @@ pytestmark = [
     pytest.mark.kafka,
     pytest.mark.timeout(600),
 ]
+LEARNT_WINDOWS = 12
+JUDGED_WINDOWS = 6
+MOST_APE = 25.0  # percent: seen 13 to 19 with other work on both cores; never below 29 with a probe a second
 WHOLE_S = 240.0  # on two busy cores; a quiet machine takes a minute
 
 
@@ -47,6 +52,32 @@ def test_every_path_between_real_routers_is_measured_and_predicted(loop: Loop) -
     assert loop.run_until(lambda: not missing(loop), WHOLE_S), (loop.faults(), loop.supervisor.journal)
     report = loop.report()
     assert (report["paths_total"], report["paths_measured"], report["paths_predicted"]) == (12, 12, 12)
+
+
+def test_predictions_come_near_what_probes_measure(loop: Loop) -> None:
+    """Over a minute's windows the median error of paths comes below a bound.
+
+    Part of the error is the measurement's own: a window has some 80 probes of a path. And whoever else works
+    on this machine delays packets, so a minute in which nobody did is waited for.
+    """
+    seen: dict[int, float] = {}
+
+    def median_error() -> float:
+        report = loop_report(loop.store, last_windows=JUDGED_WINDOWS)
+        if report["windows_closed"] < LEARNT_WINDOWS or report["ape_median"] is None:
+            return math.inf
+        seen[report["windows_closed"]] = report["ape_median"]
+        return float(report["ape_median"])
+
+    assert loop.run_until(lambda: median_error() <= MOST_APE, 300), seen
+    print("median error in percent, by window:", seen)
+
+
+def test_flow_records_come_in_time(loop: Loop) -> None:
+    """softflowd's records are told before their window closes, also those of the quietest router."""
+    frames = loop.store.network(loop.store.networks()[0]).frames
+    late = [frame.version for frame in frames if any(flag.startswith("late:") for flag in frame.quality)]
+    assert len(late) <= len(frames) / 4, (late, len(frames))
 
 
 def test_a_cable_that_is_cut_is_seen(loop: Loop) -> None:

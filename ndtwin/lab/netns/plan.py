@@ -37,7 +37,7 @@ MANAGEMENT = "mgmt0"
 CUSTOMERS = "cust0"
 # All packets are of one size, also those that probe. A token bucket (tbf) lets a packet go as soon as it has
 # tokens for it, that is, when its transmission would begin: small probes would overtake the backlog of a full
-# bucket. So what is measured is the wait in the queues; a calibrated twin learns that there is no more to it.
+# bucket. So what is measured is the wait in the queues alone: the inventory tells the twin by line_rate_bps.
 MTU = 500
 FRAME_OCTETS = MTU + 14  # with the Ethernet header, as tc counts
 SIZES = PacketSizes.fixed(8 * MTU)

@@ -19,5 +19,5 @@ class NetnsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     least_bps: Annotated[float, msgspec.Meta(ge=1e5, le=1e9)] = 5e5  # of a link
     buffer_packets: Annotated[int, msgspec.Meta(ge=4, le=1000)] = 64
     tcp: bool = True  # a TCP stream from every router to the next, beside the UDP traffic
-    probe_pps: Annotated[float, msgspec.Meta(ge=0.1, le=50)] = 1.0  # STAMP, per ordered pair of routers
+    probe_pps: Annotated[float, msgspec.Meta(ge=0.1, le=50)] = 4.0  # STAMP, per ordered pair of routers
     probe_octets: Annotated[int, msgspec.Meta(ge=80, le=500)] = 500  # see the plan for why
