@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -74,6 +77,31 @@ async def eventually(condition: Callable[[], object], within_s: float = 10.0) ->
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s"
         await asyncio.sleep(0.02)
+
+
+@contextmanager
+def running_snmpd(program: str, directory: Path, more: str = "") -> Iterator[int]:
+    """net-snmp's snmpd on a loopback port of its own, ``more`` in its configuration; gives the port."""
+    config, log, port = directory / "snmpd.conf", directory / "log", free_udp_port()
+    config.write_text(
+        f"agentaddress udp:127.0.0.1:{port}\n"
+        f"rocommunity {SECRETS['T_COMMUNITY']} 127.0.0.1\n"
+        f"createUser ndtwin SHA-256 {SECRETS['T_AUTH']} AES {SECRETS['T_PRIVACY']}\n"
+        f"rouser ndtwin authpriv\n{more}"
+    )
+    environment = {**os.environ, "SNMP_PERSISTENT_DIR": str(directory), "MIBS": ""}
+    command = [program, "-C", "-c", str(config), "-f", "-Lf", str(log), "-I", "-smux"]
+    process = subprocess.Popen(command, env=environment, cwd=directory)
+    try:
+        deadline = time.monotonic() + 10
+        while "NET-SNMP version" not in (said := log.read_text() if log.exists() else ""):
+            assert process.poll() is None, said
+            assert time.monotonic() < deadline, "snmpd did not start within 10 s"
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def lab_device() -> Device:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from collector_peers import SECRETS, LabAgents, free_udp_port, lab_device
+from collector_peers import SECRETS, LabAgents, free_udp_port, lab_device, running_snmpd
 
 from collectors.snmp.open import Shared
 from ndtwin.lab.netconf_server import NetconfServer, make_host_key
@@ -35,41 +32,8 @@ async def shared() -> AsyncIterator[Shared]:
 @pytest.fixture(scope="session")
 def snmpd(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Iterator[int]:
     """Debian's snmpd on a loopback port of its own; gives the port."""
-    directory, port = tmp_path_factory.mktemp("snmpd"), free_udp_port()
-    config = directory / "snmpd.conf"
-    config.write_text(
-        f"agentaddress udp:127.0.0.1:{port}\n"
-        f"rocommunity {SECRETS['T_COMMUNITY']} 127.0.0.1\n"
-        f"createUser ndtwin SHA-256 {SECRETS['T_AUTH']} AES {SECRETS['T_PRIVACY']}\n"
-        "rouser ndtwin authpriv\n"
-    )
-    command = [
-        need_tool("snmpd"),
-        "-C",
-        "-c",
-        str(config),
-        "-f",
-        "-Lf",
-        str(directory / "log"),
-        "-I",
-        "-smux",
-    ]
-    environment = {**os.environ, "SNMP_PERSISTENT_DIR": str(directory), "MIBS": ""}
-    process = subprocess.Popen(command, env=environment, cwd=directory)
-    try:
-        deadline = time.monotonic() + 10
-        while "NET-SNMP version" not in _read(directory / "log"):
-            assert process.poll() is None, _read(directory / "log")
-            assert time.monotonic() < deadline, "snmpd did not start within 10 s"
-            time.sleep(0.05)
+    with running_snmpd(need_tool("snmpd"), tmp_path_factory.mktemp("snmpd")) as port:
         yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture
