@@ -59,6 +59,24 @@ class DrillReport:
         """JSON-ready."""
         return asdict(self)
 
+    def lines(self) -> list[str]:
+        """For people, the verdict last."""
+
+        def took(done: bool, windows: int | None) -> str:
+            return "no" if not done else "yes" if windows is None else f"in window {windows}"
+
+        rank = "not suspected" if self.rank_of_target is None else f"suspect number {self.rank_of_target}"
+        table = {
+            "fault": f"{self.fault} on {self.target}",
+            "detected": took(self.detected, self.windows_to_detect),
+            "target": rank,
+            "suspects": ", ".join(self.suspects) or "none",
+            "resolved": took(self.resolved, self.windows_to_resolve),
+            "false alerts": "; ".join(self.other_alerts) or "none",
+            "verdict": "passed" if self.passed else "failed",
+        }
+        return [f"{name:13} {value}" for name, value in table.items()]
+
 
 @dataclass
 class Drill:
@@ -107,7 +125,8 @@ class Drill:
 
     def _wait_quiet(self) -> None:
         wanted = self.patience.quiet
-        self.say(f"waiting for {wanted} windows of a whole and quiet loop")
+        least_s = wanted * self.loop.settings.pipeline.window_s
+        self.say(f"waiting for {wanted} windows of a whole and quiet loop: {least_s:.0f} s after its start")
 
         def quiet() -> bool:
             windows = self.loop.report()["windows_closed"]

@@ -6,7 +6,7 @@ import json
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
@@ -23,6 +23,9 @@ from ndtwin.commands.common import (
     stop_on_signals,
 )
 from twin.errors import UsageError
+
+if TYPE_CHECKING:
+    from ndtwin.config import Settings
 
 Tables = dict[str, dict[str, object]]
 WindowOption = Annotated[
@@ -80,8 +83,7 @@ def up(
         tables = merge(LOOP_TABLES, tables)
     settings = settings_from(config, run_dir, {**tables, "lab_kind": lab})
     stop = stop_on_signals()
-    page = f"http://{settings.serve.host}:{settings.serve.port}"
-    say(f"starting; page at {page}, logs in {settings.run_path / 'logs'}")
+    say(f"starting; page at {page_of(settings)}, logs in {settings.run_path / 'logs'}")
     with running_loop(settings, say if headless else lambda _line: None, stop) as loop:
         end_s = time.monotonic() + for_s if for_s else float("inf")
         with nullcontext() if headless else Live(refresh_per_second=2) as live:
@@ -133,14 +135,19 @@ def drill(
     patience = Patience(quiet=16, startup_s=300.0) if netns else Patience()  # it is calibrated first
     with private_ports(run_dir) as (own_dir, own):
         settings = settings_from(config, own_dir, {**merge(overrides, own), "lab_kind": lab})
+        say(f"starting a loop of its own; page at {page_of(settings)}")
         with running_loop(settings, say, stop_on_signals()) as loop:
             result = Drill(loop, say, patience).run(fault, target, magnitude)
     if as_json:
         print_json(result.as_dict())
     else:
-        for key, value in result.as_dict().items():
-            print(f"{key:18} {value}")
+        print("\n".join(result.lines()))
     raise typer.Exit(0 if result.passed else 1)
+
+
+def page_of(settings: Settings) -> str:
+    """Where the page of a loop is."""
+    return f"http://{settings.serve.host}:{settings.serve.port}"
 
 
 def merge(first: Tables, second: Tables) -> Tables:

@@ -1,0 +1,45 @@
+"""What `ndtwin drill` tells people: first where to watch, at the end how it went."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ndtwin.drill import DrillReport
+
+
+def test_a_drill_says_first_where_its_page_is(tmp_path: Path) -> None:
+    """It waits for minutes, on ports of its own: the first line says where to look meanwhile."""
+    argv = (sys.executable, "-m", "ndtwin", "drill", "link-delay")
+    with subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as drill:
+        assert drill.stderr is not None
+        first = drill.stderr.readline()
+        drill.send_signal(signal.SIGINT)
+        drill.communicate(timeout=60)
+    assert first.startswith("starting a loop of its own; page at http://127.0.0.1:")
+
+
+def test_a_report_is_told_in_words() -> None:
+    """What was injected, found and resolved, the verdict last; nothing looks like a program's list."""
+    report = DrillReport("link-delay", "IL->PA", suspects=["IL->PA extra-delay 0.97", "PA slow-node 0.03"])
+    report.detected, report.windows_to_detect, report.rank_of_target = True, 2, 1
+    report.resolved, report.windows_to_resolve = True, 1
+    report.judge()
+    assert [line.split(maxsplit=1) for line in report.lines()[:3]] == [
+        ["fault", "link-delay on IL->PA"],
+        ["detected", "in window 2"],
+        ["target", "suspect number 1"],
+    ]
+    assert report.lines()[-1].split() == ["verdict", "passed"]
+
+
+def test_a_report_of_a_drill_that_failed_says_what_was_not() -> None:
+    """Nothing detected: no suspect, and other alerts by what they said."""
+    report = DrillReport("link-delay", "IL->PA", false_alerts=1, other_alerts=["load-divergence: NY is late"])
+    report.judge()
+    told = dict(line.split(maxsplit=1) for line in report.lines() if not line.startswith("false"))
+    assert (told["detected"], told["target"], told["suspects"]) == ("no", "not suspected", "none")
+    assert "false alerts  load-divergence: NY is late" in report.lines()
+    assert told["verdict"] == "failed"
