@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from collectors.snmp.engine import Index, Value
-from collectors.snmp.rttmon import Delays, address_text
+from collectors.snmp.rttmon import Delays, address_text, packet_bits
 from collectors.snmp.tables import Columns, integer, text
 from twin.records import PathDelay
 
 _MS = 1e-3
 _NS_PER_S = 1_000_000_000
-_HEADER_OCTETS = 28  # IPv4 and ICMP, around pingCtlDataSize
 
 
 def ping_delays(table: Columns, *, observed_at_ns: int, seen: Mapping[Index, int]) -> Delays:
@@ -47,6 +46,6 @@ def _delay(row: Mapping[str, Value], target: str, sent: int, observed_at_ns: int
         max_s=(integer(row.get("max_ms")) or 0) * _MS if responses else None,
         sent=sent,
         lost=max(sent - responses, 0),
-        packet_bits=8.0 * ((integer(row.get("data_size")) or 0) + _HEADER_OCTETS),
+        packet_bits=packet_bits(integer(row.get("data_size")) or 0, target),
         error_s=_MS / 2,
     )

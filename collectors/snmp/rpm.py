@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 
 from collectors.snmp.engine import Index, Value
-from collectors.snmp.rttmon import Delays, address_text
+from collectors.snmp.rttmon import Delays, address_text, packet_bits
 from collectors.snmp.tables import Columns, integer, text
 from twin.records import PathDelay
 
@@ -20,7 +20,6 @@ _US = 1e-6
 _NS_PER_S = 1_000_000_000
 _LAST_COMPLETED = 2  # JnxRpmCollectionType
 _ROUND_TRIP = 1  # JnxRpmMeasurementSet
-_HEADER_OCTETS = 28  # IPv4 and ICMP or UDP, around pingCtlDataSize
 
 
 def rpm_delays(table: Columns, *, observed_at_ns: int, seen: Mapping[Index, int]) -> Delays:
@@ -70,6 +69,6 @@ def _delay(table: Columns, index: Index, sent: int, observed_at_ns: int) -> Path
         jitter_s=deviation * _US if count and deviation is not None else None,
         sent=sent,
         lost=sent - count,
-        packet_bits=8.0 * ((integer(configured("data_size")) or 0) + _HEADER_OCTETS),
+        packet_bits=packet_bits(integer(configured("data_size")) or 0, target),
         error_s=_US,
     )

@@ -1,4 +1,4 @@
-"""CISCO-RTTMON-MIB jitter operations → delay reports.
+"""CISCO-RTTMON-MIB jitter and echo operations → delay reports.
 
 What one row of rttMonLatestJitterOperTable means
 -------------------------------------------------
@@ -12,6 +12,11 @@ round trip, and says that its clock was not synchronised. SD is source → desti
 - The unit is milliseconds unless rttMonEchoAdminPrecision says microseconds: that is also ``error_s``.
 - rttMonLatestRttOperTime (sysUpTime at completion) says which run the row is from: a poll that meets the same
   run again reports nothing. Together with sysUpTime now it dates the run on our clock.
+
+An echo operation (ICMP or UDP) sends one packet a run and has no jitter row: its round trip is
+rttMonLatestRttOperCompletionTime, in milliseconds whatever the precision, if rttMonLatestRttOperSense is ok or
+overThreshold. A timeout lost the packet. Other senses (busy, not connected, …) say nothing of the path: such a
+run is left out.
 """
 
 from __future__ import annotations
@@ -26,22 +31,24 @@ from collectors.snmp.interfaces import TICK_NS
 from collectors.snmp.tables import Columns, integer, text
 from twin.records import PathDelay
 
-_JITTER = 9  # RttMonRttType
+_ECHO, _UDP_ECHO, _JITTER = 1, 5, 9  # RttMonRttType
+_OK, _OVER_THRESHOLD, _TIMEOUT = 1, 3, 4  # RttResponseSense
 _MICROSECONDS = 2  # rttMonEchoAdminPrecision
 _SYNCHRONISED = 1  # rttMonLatestJitterOperNTPState
 _NS_PER_S = 1_000_000_000
-_HEADER_OCTETS = 28  # IPv4 and UDP, around rttMonEchoAdminPktDataRequestSize
+_HEADER_OCTETS = {4: 28, 6: 48}  # IP and UDP or ICMP, around a probe's payload
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One configured jitter operation."""
+    """One configured jitter or echo operation."""
 
     index: Index
     target: str  # address, or the operation's tag where the address is none
     frequency_s: int
     unit_s: float
     packet_bits: float
+    echo: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,13 @@ class Delays:
 
 
 def operations(admin: Columns) -> tuple[Operation, ...]:
-    """The admin tables → the jitter operations, by index."""
+    """The admin tables → the jitter and echo operations, by index."""
     found = []
     for index, kind in sorted(admin.get("kind", {}).items()):
         target = address_text(admin.get("target", {}).get(index)) or text(admin.get("tag", {}).get(index))
-        if kind != _JITTER or not target:
+        if kind not in (_JITTER, _ECHO, _UDP_ECHO) or not target:
             continue
-        precise = admin.get("precision", {}).get(index) == _MICROSECONDS
+        precise = kind == _JITTER and admin.get("precision", {}).get(index) == _MICROSECONDS
         size = integer(admin.get("request_size", {}).get(index)) or 0
         found.append(
             Operation(
@@ -68,7 +75,8 @@ def operations(admin: Columns) -> tuple[Operation, ...]:
                 target=target,
                 frequency_s=integer(admin.get("frequency_s", {}).get(index)) or 0,
                 unit_s=1e-6 if precise else 1e-3,
-                packet_bits=8.0 * (size + _HEADER_OCTETS),
+                packet_bits=packet_bits(size, target),
+                echo=kind != _JITTER,
             )
         )
     return tuple(found)
@@ -93,7 +101,9 @@ def delays(
         runs[operation.index] = completed
         end_ns = asked_at_ns - (max(uptime_ticks - completed, 0) + 1) * TICK_NS
         synchronised = row.get("ntp_state") == _SYNCHRONISED
-        if synchronised and (row.get("ow_count") or not row.get("rtt_count")):
+        if operation.echo:
+            round_trip += _echo(operation, row, end_ns)
+        elif synchronised and (row.get("ow_count") or not row.get("rtt_count")):
             one_way.append(_one_way(operation, row, end_ns))
         else:
             round_trip.append(_round_trip(operation, row, end_ns, synchronised=synchronised))
@@ -141,6 +151,30 @@ def _round_trip(
     )
 
 
+def _echo(operation: Operation, row: Mapping[str, int], end_ns: int) -> list[PathDelay]:
+    """One packet there and back, or lost; nothing where the run says nothing of the path."""
+    sense = row.get("sense", 0)
+    if sense not in (_OK, _OVER_THRESHOLD, _TIMEOUT):
+        return []
+    lost = sense == _TIMEOUT
+    took_s = 0.0 if lost else row.get("completion", 0) * operation.unit_s
+    return [
+        PathDelay(
+            destination=operation.target,
+            start_ns=end_ns - operation.frequency_s * _NS_PER_S,
+            end_ns=end_ns,
+            count=0 if lost else 1,
+            mean_s=took_s,
+            min_s=None if lost else took_s,
+            max_s=None if lost else took_s,
+            sent=1,
+            lost=1 if lost else 0,
+            packet_bits=operation.packet_bits,
+            error_s=operation.unit_s,
+        )
+    ]
+
+
 def _sent(row: Mapping[str, int]) -> int:
     return sum(row.get(name, 0) for name in ("rtt_count", "loss_sd", "loss_ds", "loss_mia"))
 
@@ -148,6 +182,11 @@ def _sent(row: Mapping[str, int]) -> int:
 def _wide(row: Mapping[str, int], name: str) -> int:
     """A 64-bit sum from its two objects."""
     return (row.get(f"{name}_high", 0) << 32) + row.get(name, 0)
+
+
+def packet_bits(payload_octets: int, target: str) -> float:
+    """A probe's size with its headers, by its target's address; a name is taken for one of IPv4."""
+    return 8.0 * (payload_octets + _HEADER_OCTETS[6 if ":" in target else 4])
 
 
 def address_text(value: Value) -> str:

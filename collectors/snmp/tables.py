@@ -126,6 +126,8 @@ RTTMON_ADMIN: ColumnTable = {
 }
 RTTMON_JITTER: ColumnTable = {
     "completed": f"{_RTT}.2.10.1.5",  # rttMonLatestRttOperTime: sysUpTime at completion
+    "completion": f"{_RTT}.2.10.1.1",  # rttMonLatestRttOperCompletionTime
+    "sense": f"{_RTT}.2.10.1.2",
     "rtt_count": f"{_RTT}.5.2.1.1",
     "rtt_sum": f"{_RTT}.5.2.1.2",
     "rtt_min": f"{_RTT}.5.2.1.4",

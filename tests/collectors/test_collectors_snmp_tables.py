@@ -170,7 +170,7 @@ def _latest(**changes: int) -> Columns:
 def test_operations_are_the_jitter_rows() -> None:
     """Other kinds are left out; the target is an address, or the tag where there is none."""
     admin: Columns = {
-        "kind": {(1,): 9, (2,): 1, (3,): 9, (4,): 9},
+        "kind": {(1,): 9, (2,): 7, (3,): 9, (4,): 9},
         "target": {(1,): bytes([10, 255, 0, 2]), (2,): bytes(4), (3,): b""},
         "tag": {(3,): b"to-NY", (4,): b""},
         "precision": {(1,): 2, (3,): 1},
@@ -197,6 +197,15 @@ def test_a_synchronised_run_is_one_way() -> None:
     assert (one.start_ns, one.end_ns) == (93 * S - TICK_NS, 98 * S - TICK_NS)
     assert (one.count, one.sent, one.lost, one.clock_synchronised) == (8, 10, 1, True)
     assert (one.error_s, one.packet_bits) == (1e-6, 736.0)
+
+
+@pytest.mark.parametrize("sense", [0, 2, 5, 6, 7])
+def test_an_echo_that_was_never_sent_tells_nothing(sense: int) -> None:
+    """Busy, not connected and the like are no loss of the path; the run is not looked at again."""
+    echo = Operation((5,), "10.255.0.2", frequency_s=5, unit_s=1e-3, packet_bits=448.0, echo=True)
+    latest = _latest(sense=sense, completion=3)
+    found = delays((echo,), latest, uptime_ticks=1200, asked_at_ns=100 * S, seen={})
+    assert (found.one_way, found.round_trip, found.runs) == ((), (), {(5,): 1000})
 
 
 def test_the_deviation_follows_from_the_sum_of_squares() -> None:

@@ -95,17 +95,20 @@ RPM_ROWS: Rows = {
     f"{PING}.3.1.8": column("unsigned", {NMC: 900, ALL_LOST: 5}),
 }
 
-JITTER_US, ECHO, JITTER_MS = "10", "20", "2147483647"  # rttMonCtrlAdminIndex: 1 to 2^31 - 1
+# rttMonCtrlAdminIndex, 1 to 2^31 - 1: two jitter operations, an echo that came back, one that did not, and an
+# HTTP operation, of which rttMonLatestRttOperTable tells in the same way
+JITTER_US, ECHO, JITTER_MS, NO_ECHO, HTTP = "10", "20", "2147483647", "21", "22"
+TARGETS = {JITTER_US: 0, ECHO: 1, JITTER_MS: 2, NO_ECHO: 3, HTTP: 4}
 RTT_ROWS: Rows = {
     f"{RTT}.2.1.1.3": column("octet", {JITTER_US: b"to-NY", ECHO: b"", JITTER_MS: b""}),
-    f"{RTT}.2.1.1.4": column("integer", {JITTER_US: 9, ECHO: 1, JITTER_MS: 9}),
-    f"{RTT}.2.1.1.6": column("integer", {JITTER_US: 60, ECHO: 60, JITTER_MS: 30}),
-    f"{RTT}.2.2.1.2": column(
-        "octet", {k: bytes([10, 255, 0, n]) for n, k in enumerate((JITTER_US, ECHO, JITTER_MS))}
-    ),
-    f"{RTT}.2.2.1.3": column("integer", {JITTER_US: 32, ECHO: 28, JITTER_MS: 172}),
-    f"{RTT}.2.2.1.37": column("integer", {JITTER_US: 2, ECHO: 1, JITTER_MS: 1}),
-    f"{RTT}.2.10.1.5": column("timetick", {JITTER_US: 1, ECHO: 1, JITTER_MS: 2}),
+    f"{RTT}.2.1.1.4": column("integer", {JITTER_US: 9, ECHO: 1, JITTER_MS: 9, NO_ECHO: 5, HTTP: 7}),
+    f"{RTT}.2.1.1.6": column("integer", {JITTER_US: 60, ECHO: 60, JITTER_MS: 30, NO_ECHO: 60, HTTP: 60}),
+    f"{RTT}.2.2.1.2": column("octet", {index: bytes([10, 255, 0, n]) for index, n in TARGETS.items()}),
+    f"{RTT}.2.2.1.3": column("integer", {JITTER_US: 32, ECHO: 28, JITTER_MS: 172, NO_ECHO: 16, HTTP: 1}),
+    f"{RTT}.2.2.1.37": column("integer", {JITTER_US: 2, ECHO: 2, JITTER_MS: 1, NO_ECHO: 1, HTTP: 1}),
+    f"{RTT}.2.10.1.1": column("gauge", {JITTER_US: 25, ECHO: 31, JITTER_MS: 20, NO_ECHO: 0, HTTP: 90}),
+    f"{RTT}.2.10.1.2": column("integer", {JITTER_US: 1, ECHO: 3, JITTER_MS: 1, NO_ECHO: 4, HTTP: 1}),
+    f"{RTT}.2.10.1.5": column("timetick", {JITTER_US: 1, ECHO: 1, JITTER_MS: 2, NO_ECHO: 1, HTTP: 1}),
 } | {
     f"{RTT}.5.2.1.{number}": column(kind, {JITTER_US: precise, JITTER_MS: coarse})
     for number, kind, precise, coarse in (
@@ -208,6 +211,7 @@ async def test_rpm_tests_of_juniper_are_read(vendors: int, shared: Shared, engin
     assert good.end_ns - good.start_ns == 30 * 10**9
     assert (lost.destination, lost.count, lost.sent, lost.lost) == ("2001::1", 0, 5, 5)
     assert (lost.mean_s, lost.min_s, lost.jitter_s) == (0.0, None, None)
+    assert lost.packet_bits == 8 * 48  # the headers of IPv6 and ICMP
     (again,) = [one for one in await poller.delays() if one.method == "juniper-rpm"]
     assert again.delays == ()
 
@@ -218,7 +222,7 @@ async def test_jitter_operations_of_cisco_are_read(vendors: int, shared: Shared,
     poller = await _poller(vendors, shared, engine)
     await poller.topology()
     one_way, round_trip = [one for one in await poller.delays() if one.method == "rttmon"]
-    (there,), (around,) = one_way.delays, round_trip.delays
+    (there,), around = one_way.delays, round_trip.delays[-1]
     assert (one_way.direction, one_way.quality) == ("one-way", ())
     assert (there.destination, there.count, there.sent, there.lost) == ("10.255.0.0", 10, 11, 1)
     assert (there.mean_s, there.min_s, there.max_s) == pytest.approx((0.012, 0.011, 0.013))
@@ -227,6 +231,19 @@ async def test_jitter_operations_of_cisco_are_read(vendors: int, shared: Shared,
     assert (around.destination, around.count, around.sent, around.lost) == ("10.255.0.2", 9, 10, 1)
     assert (around.mean_s, around.min_s, around.max_s) == pytest.approx((0.02, 0.018, 0.023))
     assert (around.clock_synchronised, around.error_s) == (False, 1e-3)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_echo_operations_of_cisco_are_read(vendors: int, shared: Shared, engine: Engine) -> None:
+    """One packet: its round trip in milliseconds, or its loss; an HTTP operation's time is no delay."""
+    poller = await _poller(vendors, shared, engine)
+    await poller.topology()
+    _, round_trip = [one for one in await poller.delays() if one.method == "rttmon"]
+    assert [one.destination for one in round_trip.delays] == ["10.255.0.1", "10.255.0.3", "10.255.0.2"]
+    back, lost, _ = round_trip.delays
+    assert (back.count, back.sent, back.lost, back.mean_s, back.error_s) == (1, 1, 0, 0.031, 1e-3)
+    assert (back.packet_bits, back.end_ns - back.start_ns) == (448.0, 60 * 10**9)
+    assert (lost.count, lost.sent, lost.lost, lost.mean_s, lost.min_s) == (0, 1, 1, 0.0, None)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
