@@ -14,9 +14,9 @@ round trip, and says that its clock was not synchronised. SD is source → desti
   run again reports nothing. Together with sysUpTime now it dates the run on our clock.
 
 An echo operation (ICMP or UDP) sends one packet a run and has no jitter row: its round trip is
-rttMonLatestRttOperCompletionTime, in milliseconds whatever the precision, if rttMonLatestRttOperSense is ok or
-overThreshold. A timeout lost the packet. Other senses (busy, not connected, …) say nothing of the path: such a
-run is left out.
+rttMonLatestRttOperCompletionTime, in milliseconds whatever the precision, if rttMonLatestRttOperSense is ok
+or overThreshold. A timeout lost the packet. Other senses (busy, not connected, …) say nothing of the path:
+such a run is left out.
 """
 
 from __future__ import annotations
