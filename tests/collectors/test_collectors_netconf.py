@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import psutil
 import pytest
 from collector_peers import LabAgents, inventory_of
 
@@ -243,14 +244,33 @@ HELLO = (
 )
 
 
+class Anybody(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
+    """Lets everybody in."""
+
+    def begin_auth(self, username: str) -> bool:
+        """Nothing is asked for."""
+        return False
+
+
+@asynccontextmanager
+async def _ssh_server(directory: Path, handle: Callable[[Any], Awaitable[None]]) -> AsyncIterator[int]:
+    """An SSH server with a known key; gives its port."""
+    key = directory / "server_key"
+    public = make_host_key(key)
+    server = await asyncssh.create_server(
+        Anybody, "127.0.0.1", 0, server_host_keys=[str(key)], process_factory=handle, encoding=None
+    )
+    port = server.get_port()
+    (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
+    yield port
+    server.close()
+    await server.wait_closed()
+
+
 @asynccontextmanager
 async def endless_server(directory: Path) -> AsyncIterator[tuple[int, list[int]]]:
     """A NETCONF server whose reply never ends; gives its port, and how much of a reply each session took."""
     sent: list[int] = []
-
-    class Anybody(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
-        def begin_auth(self, username: str) -> bool:
-            return False
 
     async def handle(process: Any) -> None:
         process.stdout.write(HELLO.encode())
@@ -266,16 +286,8 @@ async def endless_server(directory: Path) -> AsyncIterator[tuple[int, list[int]]
         except (asyncssh.Error, BrokenPipeError, ConnectionError):
             return
 
-    key = directory / "endless_key"
-    public = make_host_key(key)
-    server = await asyncssh.create_server(
-        Anybody, "127.0.0.1", 0, server_host_keys=[str(key)], process_factory=handle, encoding=None
-    )
-    port = server.get_port()
-    (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
-    yield port, sent
-    server.close()
-    await server.wait_closed()
+    async with _ssh_server(directory, handle) as port:
+        yield port, sent
 
 
 async def test_a_reply_of_200_mb_is_cut_off(lab: LabAgents, pollers: list[NetconfPoller]) -> None:
@@ -287,6 +299,45 @@ async def test_a_reply_of_200_mb_is_cut_off(lab: LabAgents, pollers: list[Netcon
             await _sample(poller)
         assert not poller.session.is_open
     assert 1 << 20 < sent[0] < 16 << 20  # what is beyond the limit was on its way
+
+
+@asynccontextmanager
+async def boasting_server(directory: Path, sends: bool) -> AsyncIterator[int]:
+    """A NETCONF server whose reply is a chunk of 4 GB (RFC 6242 section 4.2); much of it comes, or nothing."""
+
+    async def handle(process: Any) -> None:
+        process.stdout.write(HELLO.replace("base:1.0</capability>", "base:1.1</capability>").encode())
+        await process.stdin.readuntil(b"]]>]]>")  # their hello
+        await process.stdin.readuntil(b"\n##\n")  # their request
+        process.stdout.write(b"\n#4294967295\n")
+        try:
+            while sends:
+                process.stdout.write(b"<x>" + b"a" * 32_000 + b"</x>")
+                await process.stdout.drain()
+            await process.stdin.read()
+        except (asyncssh.Error, BrokenPipeError, ConnectionError):
+            return
+
+    async with _ssh_server(directory, handle) as port:
+        yield port
+
+
+@pytest.mark.parametrize("sends", [True, False])
+async def test_a_chunk_of_4_gb_takes_neither_memory_nor_time(
+    lab: LabAgents, pollers: list[NetconfPoller], sends: bool
+) -> None:
+    """What a length field announces is not set aside: the limit or the deadline ends the session."""
+    async with boasting_server(lab.directory, sends) as port:
+        poller = _poller(pollers, port, lab.directory, timeout_s=30.0 if sends else 2.0)
+        poller.session.most_octets = 2 << 20
+        before, begin = psutil.Process().memory_info().rss, time.monotonic()
+        with pytest.raises(
+            DeviceError if sends else TimeoutError, match="longer than 2048" if sends else None
+        ):
+            await _sample(poller)
+        assert not poller.session.is_open
+        assert time.monotonic() - begin < 20
+        assert psutil.Process().memory_info().rss - before < 64 << 20
 
 
 async def test_sessions_beyond_the_limit_are_closed_after_each_poll(

@@ -7,6 +7,7 @@ GETBULK are net-snmp's own, and so is ifTable, in which ifIndex 1 is the loopbac
   1045 and 1051), IOS XR with numbers beyond 2^31; settings stand under the configIndex alone.
 - JUNIPER-RPM-MIB: owner "nmc", test "vantx2-pgtx1", collection 2, set 1 is 3.110.109.99.12.118…49.2.1.
 - CISCO-RTTMON-MIB: everything under rttMonCtrlAdminIndex.
+- DISMAN-PING-MIB: (owner, test) as JUNIPER-RPM-MIB, without more.
 - LLDP-V2-MIB: an EOS switch's neighbour is 0.18.1.1: time mark, ifIndex, destination address, number.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,23 @@ RPM_ROWS: Rows = {
     f"{PING}.3.1.8": column("unsigned", {NMC: 900, ALL_LOST: 5}),
 }
 
+ANSWERED, NEVER = (
+    "2.110.49.3.119.97.110",
+    "2.110.49.0",
+)  # owner "n1" with tests "wan" and "": a name may be empty
+PING_ROWS: Rows = {
+    f"{PING}.2.1.3": column("integer", {ANSWERED: 1, NEVER: 16}),  # InetAddressType: ipv4, dns
+    f"{PING}.2.1.4": column("octet", {ANSWERED: bytes([192, 0, 2, 9]), NEVER: b"far.example.net"}),
+    f"{PING}.2.1.5": column("unsigned", {ANSWERED: 56, NEVER: 0}),
+    f"{PING}.2.1.10": column("unsigned", {ANSWERED: 60, NEVER: 300}),
+    f"{PING}.3.1.4": column("unsigned", {ANSWERED: 11, NEVER: 0}),
+    f"{PING}.3.1.5": column("unsigned", {ANSWERED: 19, NEVER: 0}),
+    f"{PING}.3.1.6": column("unsigned", {ANSWERED: 12, NEVER: 0}),
+    f"{PING}.3.1.7": column("gauge", {ANSWERED: 19, NEVER: 0}),
+    f"{PING}.3.1.8": column("gauge", {ANSWERED: 20, NEVER: 3}),
+    f"{PING}.3.1.10": column("octet", {ANSWERED: DATE, NEVER: bytes(8)}),
+}
+
 # rttMonCtrlAdminIndex, 1 to 2^31 - 1: two jitter operations, an echo that came back, one that did not, and an
 # HTTP operation, of which rttMonLatestRttOperTable tells in the same way
 JITTER_US, ECHO, JITTER_MS, NO_ECHO, HTTP = "10", "20", "2147483647", "21", "22"
@@ -152,17 +171,30 @@ def _written(rows: Rows) -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def vendors(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Iterator[int]:
-    """snmpd with the tables above; gives its port."""
-    directory, program = tmp_path_factory.mktemp("vendors"), Path(__file__).with_name("pass_table.py")
-    trees = {QOS: QOS_ROWS, RTT: RTT_ROWS, RPM: RPM_ROWS, PING: RPM_ROWS, LLDP2: LLDP2_ROWS}
-    config = ""
+@contextmanager
+def _serving(program: str, directory: Path, trees: Mapping[str, Rows]) -> Iterator[int]:
+    """snmpd with these trees; gives its port."""
+    serve, config = Path(__file__).with_name("pass_table.py"), ""
     for number, (tree, rows) in enumerate(trees.items()):
         path = directory / f"{number}.rows"
         path.write_text(_written({oid: found for oid, found in rows.items() if oid.startswith(f"{tree}.")}))
-        config += f"pass_persist .{tree} {sys.executable} -S -E {program} {path}\n"
-    with running_snmpd(need_tool("snmpd"), directory, config) as port:
+        config += f"pass_persist .{tree} {sys.executable} -S -E {serve} {path}\n"
+    with running_snmpd(program, directory, config) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def vendors(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Iterator[int]:
+    """snmpd with the tables above; gives its port."""
+    trees = {QOS: QOS_ROWS, RTT: RTT_ROWS, RPM: RPM_ROWS, PING: RPM_ROWS, LLDP2: LLDP2_ROWS}
+    with _serving(need_tool("snmpd"), tmp_path_factory.mktemp("vendors"), trees) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def pinger(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Iterator[int]:
+    """snmpd with the tests of DISMAN-PING-MIB and nothing finer; gives its port."""
+    with _serving(need_tool("snmpd"), tmp_path_factory.mktemp("pinger"), {PING: PING_ROWS}) as port:
         yield port
 
 
@@ -213,6 +245,22 @@ async def test_rpm_tests_of_juniper_are_read(vendors: int, shared: Shared, engin
     assert (lost.mean_s, lost.min_s, lost.jitter_s) == (0.0, None, None)
     assert lost.packet_bits == 8 * 48  # the headers of IPv6 and ICMP
     (again,) = [one for one in await poller.delays() if one.method == "juniper-rpm"]
+    assert again.delays == ()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_ping_tests_are_read(pinger: int, shared: Shared, engine: Engine) -> None:
+    """RFC 4560: round trips in milliseconds since the test began; a test without an answer tells its loss."""
+    poller = await _poller(pinger, shared, engine)
+    await poller.topology()
+    (report,) = await poller.delays()
+    never, answered = report.delays
+    assert (report.method, report.direction) == ("disman-ping", "round-trip")
+    assert (answered.destination, answered.count, answered.sent, answered.lost) == ("192.0.2.9", 19, 20, 1)
+    assert (answered.mean_s, answered.min_s, answered.max_s) == pytest.approx((0.012, 0.011, 0.019))
+    assert (answered.packet_bits, answered.error_s) == (672.0, 0.0005)
+    assert (never.destination, never.count, never.sent, never.lost) == ("far.example.net", 0, 3, 3)
+    (again,) = await poller.delays()
     assert again.delays == ()
 
 
