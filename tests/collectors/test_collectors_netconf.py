@@ -303,7 +303,7 @@ async def test_a_reply_of_200_mb_is_cut_off(lab: LabAgents, pollers: list[Netcon
 
 @asynccontextmanager
 async def boasting_server(directory: Path, sends: bool) -> AsyncIterator[int]:
-    """A NETCONF server whose reply is a chunk of 4 GB (RFC 6242 section 4.2); much of it comes, or nothing."""
+    """A NETCONF server whose reply is a chunk of 4 GB (RFC 6242 section 4.2); much comes, or nothing."""
 
     async def handle(process: Any) -> None:
         process.stdout.write(HELLO.replace("base:1.0</capability>", "base:1.1</capability>").encode())
