@@ -163,8 +163,8 @@ _LARGER = replace(
     | {"mixed": 600, "mixed-50": 160, "mixed-100": 32, "poisson-75": 16, "far-thin": 120}
     | {"calm": 80, "calm-large": 10},
     calibration=_UNIVERSAL.calibration | {"far-thin": 12, "calm": 32, "calm-large": 16, "calm-still": 10},
-    epochs=60,
-    learning_rate=8e-3,
+    epochs=45,
+    learning_rate=4e-3,
     huber=0.005,
     noise=0.03,
     start="routenet-base",
