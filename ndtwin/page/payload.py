@@ -127,15 +127,18 @@ def _strip(components: list[ComponentHealth]) -> list[Payload]:
 
 def _verdict(store: Store, frame: Frame | None, components: list[ComponentHealth]) -> tuple[str, str]:
     bad = [f"{c.name} {c.state}" for c in components if c.state not in OK_STATES]
-    firing = sum(life.alert.state == "firing" for life in store.alerts())
+    states = [life.alert.state for life in store.alerts()]
+    told = [f"{states.count(state)} {state}" for state in OPEN_STATES if state in states]
     if bad:
         return "bad", ", ".join(bad)
-    if firing:
+    if firing := states.count("firing"):
         return "bad", f"{firing} alert{'s' if firing > 1 else ''} firing"
     if frame is None:
         return "wait", "waiting"
     if frame.predicted is None:
         return "warn", "no prediction"
+    if told:
+        return "warn", f"alerts: {', '.join(told)}"
     return "ok", "all well"
 
 

@@ -208,6 +208,22 @@ def test_an_alert_appears_with_its_suspect_and_goes(stage: Stage, visit: Visit) 
     expect(page.locator(".link.suspect")).to_have_count(0)
 
 
+@pytest.mark.parametrize("width", [1440, 1280, 390])
+def test_the_journal_can_be_read_at_every_width(stage: Stage, visit: Visit, width: int) -> None:
+    """What components did is told in letters that have a size, also where the top bar shows dots alone."""
+    stage.play()
+    feed(
+        stage.store, heartbeats(time.time_ns(), pid=1000 + width, names=("twin",))
+    )  # another process: it restarted
+    page = visit.page
+    page.set_viewport_size({"width": width, "height": 800})
+    entry = page.locator(".journal .entry.component").first
+    expect(entry).to_contain_text("twin", timeout=CHANGE_MS)
+    box = entry.locator("span").bounding_box()
+    assert box is not None
+    assert box["height"] > 10
+
+
 def test_names_from_devices_are_shown_as_text(stage: Stage, visit: Visit) -> None:
     """A device name or detail that looks like HTML is text: it can not run in the operator's browser."""
     stage.play()

@@ -92,7 +92,7 @@ def test_suspects_of_open_alerts_stand_on_the_map(store: Store) -> None:
 
 
 def test_the_verdict_names_the_worst_there_is() -> None:
-    """Waiting, no prediction, all well, an alert, a dead component: in this order of weight."""
+    """Waiting, no prediction, all well, an alert that may fire, one that does, a dead component."""
     store, (state, prediction) = Store(), Rehearsal().window()
     verdicts = []
     for records, now_s in (
@@ -100,6 +100,7 @@ def test_the_verdict_names_the_worst_there_is() -> None:
         ([*heartbeats(S)], 1),
         ([state], 1),
         ([prediction], 1),
+        ([link_alert("pending", 4 * S, starts_at_ns=S)], 1),
         ([link_alert("firing", 5 * S, starts_at_ns=S)], 1),
         ([], 30),
     ):
@@ -111,6 +112,7 @@ def test_the_verdict_names_the_worst_there_is() -> None:
         ("wait", "waiting"),
         ("warn", "no prediction"),
         ("ok", "all well"),
+        ("warn", "alerts: 1 pending"),
         ("bad", "1 alert firing"),
         ("bad", "broker stale"),
     ]
