@@ -15,10 +15,11 @@ from typing import Any
 import asyncssh
 import psutil
 import pytest
-from collector_peers import LabAgents, inventory_of
+from collector_peers import LabAgents, eventually, inventory_of
 
 from collectors.netconf import NetconfPoller, OpenSessions, parse_interfaces
-from collectors.targets import NetconfWork
+from collectors.stats import CollectorStats
+from collectors.targets import NetconfWork, Target
 from ndtwin.lab.netconf_server import make_host_key
 from twin.errors import DecodeError, DeviceError, InventoryError
 from twin.records import DeviceSample, DeviceTopology, InterfaceCounters, Record
@@ -167,6 +168,37 @@ async def test_a_missed_poll_and_another_number_are_flags(
         await work.poll()
     flags = [record.quality for record in told if isinstance(record, DeviceSample)]
     assert flags == [(), (), ("gap",), ("renumbered",), ()]
+
+
+async def test_polls_that_a_silent_device_missed_are_a_gap(
+    lab: LabAgents, pollers: list[NetconfPoller]
+) -> None:
+    """The first sample after real silence says so, and that an interface has another number since."""
+    told, period_ns = list[Record](), 10**9
+    stats, poller = CollectorStats(), _poller(pollers, lab.netconf_port, lab.directory, timeout_s=0.6)
+    interfaces = lab.device.interfaces
+
+    def flags() -> list[tuple[str, ...]]:
+        return [record.quality for record in told if isinstance(record, DeviceSample)]
+
+    with ThreadPoolExecutor(1) as pool:
+        work = NetconfWork(poller, told.append, pool, period_ns)
+        target = Target("net", "WA", "netconf", period_ns, work.poll, told.append, stats, time.time_ns)
+        running = asyncio.create_task(target.run())
+        try:
+            await eventually(lambda: len(flags()) >= 2)
+            lab.device.silent = True
+            await eventually(lambda: stats.timeouts + stats.errors >= 2, within_s=30)
+            before = len(flags())
+            interfaces[0] = replace(interfaces[0], index=interfaces[0].index + 100)
+            lab.device.silent = False
+            await eventually(lambda: len(flags()) >= before + 1, within_s=60)
+        finally:
+            lab.device.silent = False
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    assert flags()[before] == ("gap", "renumbered")
+    assert {flag for sample in flags()[:before] for flag in sample} <= {"gap"}  # a slow machine misses polls
 
 
 async def test_a_wrong_password_is_one_clear_line(lab: LabAgents, pollers: list[NetconfPoller]) -> None:
