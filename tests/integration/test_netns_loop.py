@@ -26,7 +26,9 @@ pytestmark = [
 ]
 LEARNT_WINDOWS = 12
 JUDGED_WINDOWS = 6
-MOST_APE = 25.0  # percent: seen 13 to 19 with other work on both cores; never below 29 with a probe a second
+# Percent, reached at some time within five minutes, not held at all times: medians over six windows were
+# 12 to 31 on busy cores, five in six of them below this bound; with a probe a second they were 27 to 47.
+MOST_APE = 25.0
 WHOLE_S = 240.0  # on two busy cores; a quiet machine takes a minute
 
 
