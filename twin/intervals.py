@@ -90,29 +90,32 @@ def conformal(
     coverage: float = COVERAGE,
     least: float = 0.0,
     telling: NDArray[np.bool_] | None = None,
+    few_networks: int = FEW_NETWORKS,
 ) -> Intervals:
     """Quantiles of the calibration scores [n] of flows in ``groups`` [n] of ``networks`` [n] (None: each its
     own).
 
-    Where a group has fewer than FEW scores or FEW_NETWORKS networks: the group of the next smaller size, then
-    of all sizes, then of all policies, then all. None is less than ``least``.
+    Where a group has fewer than FEW scores or ``few_networks`` networks: the group of the next smaller size,
+    then of all sizes, then of all policies, then all.
 
-    ``telling`` [n]: whose label is sure enough to tell of the model (None: all). Where noise rules, nearly
-    every quantile covers what it should; so the others are asked only where no group of this size or of a
-    smaller one has enough of these."""
+    ``telling`` [n]: whose label is sure enough to tell of the model (None: none is). Where noise rules,
+    nearly every quantile covers what it should; so the others are asked only where no group of this size or
+    of a smaller one has enough of these, and what they say is never less than ``least``."""
     size, policy, load = np.unravel_index(groups, GROUPS)
     networks = np.arange(len(scores)) if networks is None else networks
-    telling = np.ones(len(scores), dtype=np.bool_) if telling is None else telling
+    telling = np.zeros(len(scores), dtype=np.bool_) if telling is None else telling
     overall = _quantile(scores, coverage)
 
     def enough(chosen: NDArray[np.bool_]) -> bool:
-        return bool(chosen.sum() >= FEW) and len(np.unique(networks[chosen])) >= FEW_NETWORKS
+        return bool(chosen.sum() >= FEW) and len(np.unique(networks[chosen])) >= few_networks
 
     def of(group: tuple[int, ...]) -> float:
         alike = (policy == group[1]) & (load == group[2])
         smaller = [alike & (size == one) for one in range(group[0], -1, -1)]
-        surely = [chosen & telling for chosen in smaller]
-        for chosen in (*surely, *smaller, alike, load == group[2]):
+        for chosen in (one & telling for one in smaller):
+            if enough(chosen):
+                return _quantile(scores[chosen], coverage)
+        for chosen in (*smaller, alike, load == group[2]):
             if enough(chosen):
                 return max(_quantile(scores[chosen], coverage), least)
         return max(overall, least)

@@ -97,8 +97,9 @@ SLICES = {
     # Light loads and labels of little noise: where a live network is most of the time.
     "calm": replace(_MIXED, nodes=(25, 60), worst_load=(0.15, 0.7), packets=4000.0),
     "calm-large": replace(_MIXED, nodes=(60, 100), worst_load=(0.15, 0.7), packets=2000.0),
-    # The same with labels a quarter as noisy as those: what intervals of calm networks are made of.
+    # With labels a quarter as noisy as others of this size: what intervals of large networks are made of.
     "calm-still": replace(_MIXED, nodes=(51, 60), worst_load=(0.15, 0.6), packets=25_000.0),
+    "still-200": replace(_MIXED, nodes=(120, 180), worst_load=(0.4, 0.9), packets=2000.0),
     # For tests of the training itself.
     "smoke": Conditions(windows=2, window_s=4.0, arrivals=(("on-off", 1.0),)),
     "smoke-mixed": replace(_MIXED, nodes=(6, 8), packets=300.0),
@@ -162,7 +163,8 @@ _LARGER = replace(
     parts=_UNIVERSAL.parts
     | {"mixed": 600, "mixed-50": 160, "mixed-100": 32, "poisson-75": 16, "far-thin": 120}
     | {"calm": 80, "calm-large": 10},
-    calibration=_UNIVERSAL.calibration | {"far-thin": 12, "calm": 32, "calm-large": 16, "calm-still": 10},
+    calibration=_UNIVERSAL.calibration
+    | {"far-thin": 12, "calm": 32, "calm-large": 16, "calm-still": 10, "still-200": 10},
     epochs=45,
     learning_rate=4e-3,
     huber=0.005,

@@ -46,7 +46,8 @@ from twin.samples import Dropped, Sample
 # The error that the network expects is the quantile already: calibration widens it. (Where labels are noisier
 # than the network, scores are zero and say nothing.)
 LEAST_QUANTILE = 1.0
-MOST_NOISE = 1.5  # of a label, as a part of the error expected: beyond it the label says little of that
+MOST_NOISE = 2.0  # of a label, as a part of the error expected: beyond it the label says little of that
+FEW_NETWORKS = 12  # that make a group's quantile: with fewer it is the quantile of those few
 PACKAGES = ("numpy", "numba", "torch", "torch_geometric")
 
 
@@ -193,7 +194,9 @@ def calibrate(checkpoint: Checkpoint, samples: Iterable[Sample], seen: Iterable[
         columns.append((group, score, np.full(len(score), number), telling))
         points.append(operating_point(sample.network, features.queues))
     group, score, networks, telling = (np.concatenate(column) for column in zip(*columns, strict=True))
-    intervals = conformal(group, score, networks, least=LEAST_QUANTILE, telling=telling)
+    intervals = conformal(
+        group, score, networks, least=LEAST_QUANTILE, telling=telling, few_networks=FEW_NETWORKS
+    )
     return replace(checkpoint, intervals=intervals, safe_range=_hull(points))
 
 

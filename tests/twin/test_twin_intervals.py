@@ -97,6 +97,8 @@ def test_labels_that_noise_rules_are_asked_last() -> None:
     table = np.array(conformal(groups, scores, telling=telling).quantile)
     assert table[:3, 0, 0].tolist() == [1.0, 2.0, 2.0]
     assert table[0, 1, 1] == 5.0
+    floored = np.array(conformal(groups, scores, telling=telling, least=6.0).quantile)
+    assert (floored[0, 0, 0], floored[0, 1, 1]) == (1.0, 6.0)
     assert np.array(conformal(groups, scores).quantile)[1, 0, 0] == 9.0
 
 
