@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lxml import etree
-
 from collectors.netconf_xml import date_ns, parse_reply
 from twin.errors import DecodeError
 from twin.records import NetworkEvent
@@ -48,10 +46,9 @@ def event_of(notification: bytes, network: str, device: str, now_ns: int) -> Net
     """One <notification>; None for what is no news; DecodeError for what is no notification."""
     root = parse_reply(notification)
     if root.tag != f"{{{NOTIFICATION}}}notification":
-        raise DecodeError(f"NETCONF: <{etree.QName(root).localname}> is no notification")
+        raise DecodeError(f"NETCONF: <{_name(root)[1]}> is no notification")
     for content in root:
-        name = etree.QName(content)
-        kind = KINDS.get((name.namespace or "", name.localname))
+        kind = KINDS.get(_name(content))
         if kind is not None:
             return NetworkEvent(
                 network=network,
@@ -62,6 +59,12 @@ def event_of(notification: bytes, network: str, device: str, now_ns: int) -> Net
                 detail=_detail(content, kind),
             )
     return None
+
+
+def _name(element: Any) -> tuple[str, str]:
+    """Namespace and name. lxml's QName refuses a namespace with a brace, which its parser lets pass."""
+    namespace, _, name = element.tag.rpartition("}")
+    return namespace.removeprefix("{"), name
 
 
 def _time_ns(root: Any, now_ns: int) -> int:

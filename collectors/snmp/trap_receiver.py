@@ -35,6 +35,7 @@ from collectors.snmp.wire import Sender, sender_of
 
 _STATUS = 13  # usmUserStatus, the column of usmUserTable
 _WINDOW_S = 150  # RFC 3414 section 2.2.3
+_ENGINE_ID = range(5, 33)  # octets: SnmpEngineID, RFC 3411 section 5
 MAX_ENGINES = 8  # engine ids of one address that keys are kept for: pysnmp needs some 40 kB for each
 MAX_TIMES = 4096  # engine ids whose newest time is kept
 _REASONS = {
@@ -120,7 +121,7 @@ class TrapReceiver:
 
     def _meet(self, sender: Sender | None, address: str) -> None:
         """Make the keys for a sender's engine id that its address has not shown lately."""
-        if sender is None or not sender.engine_id:
+        if sender is None or len(sender.engine_id) not in _ENGINE_ID:
             return
         key = sender.engine_id, sender.user
         credentials = self._users.get(sender.user)

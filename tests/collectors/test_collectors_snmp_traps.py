@@ -30,6 +30,7 @@ from collectors.snmp.traps import (
 )
 from collectors.stats import CollectorStats
 from collectors.trap_listener import TrapListener, open_trap_socket
+from ndtwin.lab import ber
 from twin.errors import InventoryError
 from twin.records import NetworkEvent, Record
 
@@ -230,6 +231,23 @@ def test_any_datagram_is_survived(datagrams: list[bytes]) -> None:
     receiver = TrapReceiver([_inventory().credentials["v2c"]])
     for data in datagrams:
         assert receiver.receive(data, ("127.0.0.1", 1)).bindings == ()
+
+
+@pytest.mark.parametrize("octets", [1, 4, 33])
+def test_an_engine_id_that_cannot_be_is_no_notification(octets: int) -> None:
+    """SnmpEngineID has 5 to 32 octets (RFC 3411): no keys are made for another, whose user we know."""
+    credentials = _inventory().credentials["v3"]
+    security = (ber.octets(b"\x80" * octets), *[ber.integer(1)] * 2, ber.octets(credentials.user))
+    header = (ber.integer(1), ber.integer(65_507), ber.octets(b"\x04"), ber.integer(3))
+    sequence = ber.SEQUENCE
+    parts = (
+        ber.integer(3),
+        ber.tlv(sequence, b"".join(header)),
+        ber.octets(ber.tlv(sequence, b"".join((*security, ber.octets(b""), ber.octets(b""))))),
+        ber.tlv(sequence, b""),
+    )
+    found = TrapReceiver([credentials]).receive(ber.tlv(sequence, b"".join(parts)), ("127.0.0.1", 1))
+    assert (found.bindings, bool(found.refused)) == ((), True)
 
 
 def test_a_port_that_cannot_be_had_is_one_line() -> None:
