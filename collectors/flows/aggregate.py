@@ -315,6 +315,7 @@ class FlowAggregator:
     def _reports(self, key: tuple[int, int], keys: Keys, values: Values) -> Iterator[FlowReport]:
         """One exporter's bin, in as many reports as its cells need."""
         bin, device = key
+        keys, values = _with_traffic(keys, values)
         late = self._closed_bin is not None and bin <= self._closed_bin
         if late and not len(keys[0]):
             return
@@ -342,6 +343,14 @@ class FlowAggregator:
         numbers = ["supplement"] if late or part else []
         numbers += [f"supplement-{part}"] if part else []
         return numbers + ([f"supplement-worker-{self._worker}"] if self._worker else [])
+
+
+def _with_traffic(keys: Keys, values: Values) -> tuple[Keys, Values]:
+    """Without cells of nothing: padding longer than a record is read as records (nfdump #56)."""
+    some = (values[0] > 0) | (values[1] > 0)
+    if some.all():
+        return keys, values
+    return [column[some] for column in keys], [value[some] for value in values]
 
 
 def _cells(keys: Keys, values: Values) -> Iterator[FlowCell]:

@@ -80,7 +80,8 @@ def _read_v9(datagram: Body) -> Message:
     if len(datagram) < HEADER_V9.size:
         raise DecodeError(f"{len(datagram)} octets are no NetFlow 9: its header alone has {HEADER_V9.size}")
     _, _, uptime_ms, sent_s, number, source_id = HEADER_V9.unpack_from(datagram)
-    return V9, sent_s, uptime_ms, number, source_id, _split(datagram, HEADER_V9.size, len(datagram)), 0.0
+    sets = _split(datagram, HEADER_V9.size, len(datagram), padded=True)
+    return V9, sent_s, uptime_ms, number, source_id, sets, 0.0
 
 
 def _read_v5(datagram: Body) -> Message:
@@ -102,13 +103,17 @@ def _read_v5(datagram: Body) -> Message:
     )
 
 
-def _split(datagram: Body, at: int, end: int) -> Sets:
-    """The sets of a message, one by one."""
+def _split(datagram: Body, at: int, end: int, *, padded: bool = False) -> Sets:
+    """The sets of a message, one by one; zeros behind the last are padding, where the length is not told."""
     while at < end:
         if end - at < _SET.size:
+            if padded and not any(datagram[at:end]):
+                return
             raise DecodeError("the message ends inside a set header")
         set_id, length = _SET.unpack_from(datagram, at)
         if length < _SET.size or at + length > end:
+            if padded and not any(datagram[at:end]):
+                return
             raise DecodeError(f"set {set_id} says {length} octets, {end - at} are left")
         yield set_id, at + _SET.size, at + length
         at += length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from ipfix_bytes import any_set
 
@@ -17,21 +18,21 @@ def v9(
     return struct.pack(">HHIIII", 9, len(sets), uptime_ms, sent_s, sequence, domain) + b"".join(sets)
 
 
-def v9_template(template_id: int, fields: list[tuple[int, int]]) -> bytes:
+def v9_template(template_id: int, fields: Sequence[tuple[int, ...]]) -> bytes:
     """A template FlowSet with one template."""
     body = struct.pack(">HH", template_id, len(fields)) + _pairs(fields)
     return any_set(0, body)
 
 
 def v9_options_template(
-    template_id: int, scopes: list[tuple[int, int]], options: list[tuple[int, int]], padding: int = 0
+    template_id: int, scopes: Sequence[tuple[int, ...]], options: Sequence[tuple[int, ...]], padding: int = 0
 ) -> bytes:
     """An options template FlowSet with one template: lengths in octets, not numbers of fields."""
     body = struct.pack(">HHH", template_id, 4 * len(scopes), 4 * len(options))
     return any_set(1, body + _pairs(scopes) + _pairs(options) + bytes(padding))
 
 
-def _pairs(fields: list[tuple[int, int]]) -> bytes:
+def _pairs(fields: Sequence[tuple[int, ...]]) -> bytes:
     return b"".join(struct.pack(">HH", *field) for field in fields)
 
 
