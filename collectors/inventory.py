@@ -13,7 +13,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,10 +27,10 @@ from collectors.stamp.tables import (
     check_reflectors,
     probes_of,
 )
+from collectors.toml_tables import TableReader
 from twin.errors import InventoryError
 from twin.records import LinkAnnotation, LinkAnnotations
 
-T = TypeVar("T")
 AuthProtocol = Literal["MD5", "SHA", "SHA224", "SHA256", "SHA384", "SHA512"]
 PrivacyProtocol = Literal["DES", "AES", "AES192", "AES256"]
 Engine = Literal["gufo", "pysnmp"]
@@ -55,9 +55,9 @@ class Secret:
             value = os.environ.get(where)
             if value is None:
                 raise InventoryError(f"environment variable {where} is not set: export it before you start")
-            return value
+            return _not_empty(value, f"environment variable {where}")
         try:
-            return (self._base / where).read_text().strip()
+            return _not_empty((self._base / where).read_text().strip(), f"secret file {where}")
         except (OSError, UnicodeDecodeError) as error:
             raise InventoryError(
                 f"secret file {where} cannot be read ({_reason(error)}): create it or change the path"
@@ -65,6 +65,13 @@ class Secret:
 
     def __repr__(self) -> str:
         return f"Secret({self.reference!r})"
+
+
+def _not_empty(value: str, what: str) -> str:
+    """An empty key makes no key, and an empty community is a mistake rather than a community."""
+    if not value:
+        raise InventoryError(f"{what} is empty: write the secret into it")
+    return value
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -173,7 +180,7 @@ def parse_inventory(text: str, *, origin: str = "inventory", base: Path = Path()
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InventoryError(f"{origin}: not TOML: {error}") from error
-    read = _Reader(origin, base)
+    read = TableReader(origin, _hook_in(base))
     if "base" in raw:
         raise read.error("", "Object contains unknown field `base`")
     sections: dict[str, Any] = {
@@ -187,21 +194,44 @@ def parse_inventory(text: str, *, origin: str = "inventory", base: Path = Path()
         "probes": read.rows(raw.get("probes", []), ProbeTable, "probes", _link_label),
     }
     inventory = msgspec.structs.replace(read.table(sections, Inventory, ""), base=base)
+    inventory = msgspec.structs.replace(inventory, devices=tuple(map(_plainly_addressed, inventory.devices)))
     for check in _CHECKS:
         for place, problem in check(inventory):
             raise InventoryError(f"{origin}: {place}: {problem}")
     return inventory
 
 
+def _plainly_addressed(device: Device) -> Device:
+    """IPv6 has many ways to write an address: the one in which senders of datagrams are told."""
+    if not _is_address(device.address):
+        return device  # the checks say so
+    address = ipaddress.ip_address(device.address)
+    plain = (address.version == 6 and address.ipv4_mapped) or address
+    return msgspec.structs.replace(device, address=str(plain))
+
+
 def check_secrets(inventory: Inventory, *, origin: str = "inventory") -> None:
     """Every secret that a device needs can be read now; the values are not kept."""
     needed = {access.credentials for device in inventory.devices for access in _accesses(device)}
     for name in sorted(needed | {probe.credentials for probe in probes_of(inventory) if probe.credentials}):
-        for secret in inventory.credentials[name].secrets():
-            try:
+        credentials = inventory.credentials[name]
+        try:
+            for secret in credentials.secrets():
                 secret.reveal()
-            except InventoryError as error:
-                raise InventoryError(f"{origin}: credentials.{name}: {error}") from error
+            _check_key_file(inventory, credentials)
+        except InventoryError as error:
+            raise InventoryError(f"{origin}: credentials.{name}: {error}") from error
+
+
+def _check_key_file(inventory: Inventory, credentials: Credentials) -> None:
+    if credentials.key_file:
+        try:
+            inventory.path(credentials.key_file).open("rb").close()
+        except OSError as error:
+            raise InventoryError(
+                f"key_file {credentials.key_file} cannot be read ({_reason(error)}): "
+                "create it or change the path"
+            ) from error
 
 
 def annotations(inventory: Inventory, observed_at_ns: int) -> LinkAnnotations:
@@ -216,52 +246,19 @@ def annotations(inventory: Inventory, observed_at_ns: int) -> LinkAnnotations:
 # ------------------------------------------------------------------------------------- reading the tables
 
 
-class _Reader:
-    """Converts raw TOML tables; knows the file's name, so that every error can tell the place."""
+def _hook_in(base: Path) -> Callable[[type, object], object]:
+    """Paths, and references to secrets, as they stand in a file of this directory."""
 
-    def __init__(self, origin: str, base: Path) -> None:
-        self.origin = origin
-        self.base = base
-
-    def table(self, raw: object, kind: type[T], place: str) -> T:
-        try:
-            return msgspec.convert(raw, kind, dec_hook=self._hook, from_attributes=True)
-        except msgspec.ValidationError as error:
-            raise self.error(place, str(error)) from error
-
-    def rows(self, raw: object, kind: type[T], name: str, label: Callable[[Any], str]) -> tuple[T, ...]:
-        if not isinstance(raw, list):
-            raise self.error(name, f"write one [[{name}]] table for each")
-        return tuple(self.table(row, kind, f"{name}[{i}]{label(row)}") for i, row in enumerate(raw))
-
-    def mapping(self, raw: object, name: str) -> dict[str, object]:
-        if not isinstance(raw, dict):
-            raise self.error(name, f"write one [{name}.NAME] table for each")
-        return raw
-
-    def error(self, place: str, problem: str) -> InventoryError:
-        problem, _, path = problem.partition(" - at `$")
-        place = (place + path.rstrip("`")).strip(".")
-        for theirs, ours in _PLAIN_WORDS:
-            problem = problem.replace(theirs, ours)
-        return InventoryError(f"{self.origin}: {place}: {problem}" if place else f"{self.origin}: {problem}")
-
-    def _hook(self, kind: type, value: object) -> object:
+    def hook(kind: type, value: object) -> object:
         if kind is Path:
             return Path(str(value))
         if kind is not Secret:
             raise NotImplementedError(kind)
         if not isinstance(value, str):
             raise ValueError("a secret is a reference: use env:NAME or file:PATH")
-        return Secret(value, self.base)
+        return Secret(value, base)
 
-
-_PLAIN_WORDS = (
-    ("Object contains unknown field", "unknown key"),
-    ("Object missing required field", "missing key"),
-    ("Expected `object`", "expected a table"),
-    ("Expected `array`", "expected a list"),
-)
+    return hook
 
 
 def _device_label(raw: object) -> str:

@@ -23,6 +23,7 @@ from collectors.inventory import Device, Inventory
 from collectors.inventory import annotations as link_annotations
 from collectors.listener import FlowListener, Share
 from collectors.netconf import NetconfPoller, OpenSessions
+from collectors.receive import plain_address
 from collectors.schedule import DEADLINE
 from collectors.snmp.engine import SnmpEngine
 from collectors.snmp.open import RETRIES, Shared, open_engine
@@ -182,7 +183,7 @@ class _Crew:
         )
         work = SnmpWork(poller, self._emit, asyncio.Event(), int(self._periods.poll_s * 1e9))
         if self._traps is not None:
-            self._traps.watch(device.name, device.address, work)
+            self._traps.watch(device.name, plain_address(device.address), work)
             work.addresses_seen = partial(self._traps.also, device.name)
         counters = self._target(device, "snmp", self._periods.poll_s, work.poll)
         topology = self._target(device, "snmp-topology", self._periods.topology_s, work.poll_topology)
@@ -241,7 +242,7 @@ def flow_listener(
     clock: Callable[[], int] = time.time_ns,
 ) -> FlowListener:
     """The listener of an inventory that has one; one of several processes if ``share`` says so."""
-    devices = {device.address: device.name for device in inventory.devices if device.ipfix}
+    devices = {plain_address(device.address): device.name for device in inventory.devices if device.ipfix}
     return FlowListener(
         inventory.network,
         devices,

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ipfix_bytes import EXAMPLE_TEMPLATE, message
 
 from collectors.inventory import Inventory, annotations, load_inventory, parse_inventory
+from collectors.listener import Share
+from collectors.receive import plain_address
+from collectors.service import flow_listener
+from collectors.stats import CollectorStats
 from twin.errors import InventoryError
-from twin.records import LinkAnnotation
+from twin.records import LinkAnnotation, Record
 
 GOOD = """
 network = "nsfnet"
@@ -49,7 +54,16 @@ MISTAKES = [
     ("env:T_COMMUNITY", "public", "credentials.lab.community: a secret is never written here"),
     ("env:T_COMMUNITY", "env:", "credentials.lab.community: a secret is never written here"),
     ('"env:T_COMMUNITY"', "7", "credentials.lab.community: a secret is a reference"),
-    ('version = "2c"', 'version = "4"', "credentials.lab.version"),
+    (
+        'version = "2c"',
+        'version = "4"',
+        "credentials.lab.version: Invalid enum value '4': use '1', '2c', '3'",
+    ),
+    (
+        "[[links]]",
+        V3 + 'auth_protocol = "SHA1"\nauth_key = "env:T_AUTH"\n' + THIRD + "[[links]]",
+        "credentials.other.auth_protocol: Invalid enum value 'SHA1': use 'MD5', 'SHA', 'SHA224'",
+    ),
     ('community = "env:T_COMMUNITY"', "", "credentials.lab: version 2c needs community"),
     ('username = "ndtwin"', "", "credentials.lab-netconf: NETCONF needs username"),
     ('password = "file:secrets/password"', "", "NETCONF needs password or key_file"),
@@ -57,6 +71,7 @@ MISTAKES = [
     ('address = "127.20.0.1"', "", "devices[0] (WA): missing key `address`"),
     ("127.20.0.1", "127.20.0.300", "devices[0] (WA).address: '127.20.0.300' is not an IP address"),
     ("127.20.0.2", "127.20.0.1", "devices[1] (CA1).address: 127.20.0.1 is WA's already"),
+    ("127.20.0.2", "::ffff:127.20.0.1", "devices[1] (CA1).address: 127.20.0.1 is WA's already"),
     ('name = "CA1"', 'name = "WA"', "devices[1] (WA).name: is taken by devices[0]"),
     ('name = "CA1"', 'name = ""', "devices[1].name: is empty"),
     ("port = 1161", "port = 0", "devices[0] (WA).snmp.port: 0 is no port"),
@@ -67,7 +82,12 @@ MISTAKES = [
         '1161, credentials = "x"',
         "credentials: no set 'x' (known: lab, lab-net",
     ),
-    ('engine = "pysnmp"', 'engine = "netsnmp"', "devices[1] (CA1).snmp.engine"),
+    (
+        'engine = "pysnmp"',
+        'engine = "netsnmp"',
+        "devices[1] (CA1).snmp.engine: Invalid enum value 'netsnmp': use 'gufo', 'pysnmp'",
+    ),
+    ('snmp = { port = 1161, credentials = "lab" }', "snmp = true", "(WA).snmp: expected a table, got `bool`"),
     ('snmp = { credentials = "lab", engine = "pysnmp" }', "", "has neither snmp, netconf, ipfix nor stamp"),
     ("127.0.0.1:4739", "localhost:4739", "ipfix.listen: 'localhost:4739' is not ADDRESS:PORT"),
     ("127.0.0.1:4739", "127.0.0.1", "ipfix.listen: '127.0.0.1' is not ADDRESS:PORT"),
@@ -168,6 +188,45 @@ def test_a_missing_secret_is_told_when_the_file_is_loaded(
     monkeypatch.delenv("T_COMMUNITY")
     with pytest.raises(InventoryError, match=r"lab: environment variable T_COMMUNITY is not set"):
         _load(tmp_path)
+
+
+def test_an_empty_secret_is_told_when_the_file_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty key would panic the fast engine; whoever exports nothing is told before the first poll."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/password").write_text(" \n")
+    monkeypatch.setenv("T_COMMUNITY", "public")
+    with pytest.raises(InventoryError, match=r"lab-netconf: secret file secrets/password is empty: write"):
+        _load(tmp_path)
+    monkeypatch.setenv("T_COMMUNITY", "")
+    with pytest.raises(InventoryError, match=r"lab: environment variable T_COMMUNITY is empty: write"):
+        _load(tmp_path)
+
+
+def test_a_missing_ssh_key_is_told_when_the_file_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every poll, as trouble with the device's NETCONF server."""
+    monkeypatch.setenv("T_COMMUNITY", "public")
+    path = tmp_path / "inventory.toml"
+    path.write_text(GOOD.replace('password = "file:secrets/password"', 'key_file = "id_ndtwin"'))
+    with pytest.raises(InventoryError, match=r"lab-netconf: key_file id_ndtwin cannot be read \(No such"):
+        load_inventory(path)
+    (tmp_path / "id_ndtwin").write_text("a key")
+    load_inventory(path)
+
+
+def test_an_exporter_is_known_however_its_address_is_written() -> None:
+    """The address is held in the form in which the kernel tells senders."""
+    for written in ("2001:DB8::1", "2001:0db8:0::0001"):
+        assert parse_inventory(GOOD.replace("127.20.0.1", written)).devices[0].address == "2001:db8::1"
+    link_local = parse_inventory(GOOD.replace("127.20.0.1", "fe80::1%eth0"))
+    assert link_local.devices[0].address == "fe80::1%eth0"  # without its zone nobody could poll it
+    stats, told = CollectorStats(), list[Record]()
+    listener = flow_listener(link_local, told.append, stats, Share(), bin_s=5.0)
+    assert listener.receive(message(EXAMPLE_TEMPLATE), (plain_address("fe80::1%eth0"), 4739))
+    assert (stats.unknown_datagrams, told) == (0, [])
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
