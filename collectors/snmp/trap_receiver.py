@@ -23,6 +23,7 @@ from pysnmp.carrier.asyncio.dgram import udp
 from pysnmp.entity import config
 from pysnmp.entity.engine import SnmpEngine
 from pysnmp.entity.rfc3413.ntfrcv import NotificationReceiver
+from pysnmp.proto import errind
 from pysnmp.proto.error import ProtocolError, StatusInformation
 from pysnmp.proto.rfc1902 import OctetString
 from pysnmp.smi.error import SmiError
@@ -46,6 +47,7 @@ _REASONS = {
     "usmStatsUnsupportedSecLevels": "security level not configured",
     "usmStatsUnknownEngineIDs": "unknown engine id",
 }
+_UNKNOWN_COMMUNITY = "unknown community: let the device send under one of the inventory's credential sets"
 # pyasn1 fails in many ways on bytes that are no message: OverflowError, for one, is a length beyond 2^63.
 _NO_MESSAGE = (
     PyAsn1Error, ProtocolError, StatusInformation, SmiError,
@@ -184,7 +186,9 @@ class TrapReceiver:
 
     def _failed(self, engine: Any, point: str, variables: Any, context: Any) -> None:
         status = variables.get("statusInformation") or {}
-        self._failures.append(str(status.get("errorIndication", "")))
+        error = status.get("errorIndication", "")
+        unknown = isinstance(error, errind.UnknownCommunityName)
+        self._failures.append(_UNKNOWN_COMMUNITY if unknown else str(error))
 
     def _counts(self) -> dict[str, int]:
         builder = self._engine.get_mib_builder()

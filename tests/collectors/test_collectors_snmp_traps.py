@@ -187,6 +187,7 @@ async def test_wrong_keys_and_replays_are_one_clear_event_each(listening: Listen
         await eventually(lambda: listening.stats.refused_traps == 6)
     refused = [event.detail for event in listening.events if event.kind == "trap-refused"]
     assert len(refused) == 3, refused
+    assert "unknown community: let the device send under" in refused[0]
     assert "authentication key" in refused[1]
     assert "time window" in refused[2]
     assert not any(secret in str(listening.events) + str(logs) for secret in SECRETS.values())
