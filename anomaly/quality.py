@@ -47,6 +47,7 @@ EFFECTS: dict[str, Effect] = {
     # what does not come
     "silent": Effect("does not answer", missing=True, counters=True),
     "flows-missing": Effect("sends no flow records", missing=True, traffic=True),
+    "delays-stale": Effect("tells results of delay probes that are not new: see whether they still run"),
     "delays-missing": Effect("measures no delays any more", missing=True),
     "probes-unanswered": Effect("exchanges probes with nobody", missing=True),
     # counters
@@ -54,6 +55,11 @@ EFFECTS: dict[str, Effect] = {
     "cold-start": Effect(counters=True),
     "warm-start": Effect(counters=True),
     "gap": Effect(counters=True),  # a poll is missing: a mean over more than the window
+    "stale": Effect(counters=True),  # an answer from the agent's cache; likewise
+    "counters-stale": Effect(
+        "tells interface counters that are older than they seem: the event counters-stale says what to do",
+        counters=True,
+    ),
     "renumbered": Effect(counters=True, traffic=True),  # flow records name interfaces by number
     # flows
     "flows-lost": Effect(traffic=True),
@@ -94,6 +100,7 @@ INFORMATIVE: dict[str, str] = {
     "probe-back": "",
     # Events in the life of devices and collectors.
     "device-refuses": "told as silent when it lasts",
+    "counters-fresh": "",
     "collector-late": "missing polls are gaps; the collector's own heartbeat is degraded",
     "trap-refused": "polls tell the same, later",
     "trap-storm": "polls tell the same, later",

@@ -26,12 +26,14 @@ from collectors.inventory import Device, Inventory
 from collectors.netconf_events import event_of
 from collectors.netconf_models import (
     Model,
+    Result,
     addresses_of,
     announced,
     delays_of,
     interfaces_of,
     neighbours_of,
     queues_of,
+    results_of,
     routes_of,
 )
 from collectors.netconf_session import NetconfSession
@@ -48,6 +50,7 @@ from twin.records import (
 
 MOST_OPEN = 256
 TOPOLOGY_NS = 30 * 10**9
+STALE_NS = 300 * 10**9  # nothing tells how often a test runs; the usual ones do once a minute
 _NOTIFICATION = "urn:ietf:params:netconf:capability:notification:1.0"
 _INTERLEAVE = "urn:ietf:params:netconf:capability:interleave:1.0"
 _log = structlog.get_logger("ndtwin.collect")
@@ -96,6 +99,8 @@ class NetconfPoller:
     _notifier: NetconfSession | None = None
     _models: tuple[Model, ...] = ()
     _topology_at_ns: int = 0
+    _results: frozenset[Result] = frozenset()  # of probes, as last read
+    _news_at_ns: int = 0
 
     @classmethod
     def of(
@@ -216,11 +221,18 @@ class NetconfPoller:
                     routes=routes_of(root),
                 )
             )
-        if delays := delays_of(root, observed_at_ns):
-            others.append(self._delay_report(delays, observed_at_ns))
+        delays, results = delays_of(root, observed_at_ns, self._results), results_of(root)
+        if delays or results:
+            others.append(self._delay_report(delays, results, observed_at_ns))
         return sample, tuple(others)
 
-    def _delay_report(self, delays: tuple[PathDelay, ...], observed_at_ns: int) -> DelayReport:
+    def _delay_report(
+        self, delays: tuple[PathDelay, ...], results: frozenset[Result], observed_at_ns: int
+    ) -> DelayReport:
+        """No news is told too; and when there was none for so long that the tests must have stopped."""
+        if results != self._results or delays:
+            self._results, self._news_at_ns = results, observed_at_ns
+        stale = observed_at_ns - self._news_at_ns > STALE_NS
         return DelayReport(
             network=self.network,
             device=self.device.name,
@@ -228,4 +240,5 @@ class NetconfPoller:
             method="openconfig-probes",
             direction="round-trip",
             delays=delays,
+            quality=("delays-stale",) if stale else (),
         )

@@ -15,7 +15,7 @@ to) is asked for ietf-interfaces. Where two models tell of one interface, the IE
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -325,11 +325,25 @@ _PROBES = Listing(
 _TOLD_AS_IS = ("sent", "min_s", "max_s", "ipdv_s", "traffic_class")
 
 
-def delays_of(root: Any, observed_at_ns: int) -> tuple[PathDelay, ...]:
-    """The newest results of tests to an address; those that nothing came back of have a count of 0."""
+Result = tuple[str, tuple[tuple[str, Any], ...]]  # a test's address, and its row
+
+
+def results_of(root: Any) -> frozenset[Result]:
+    """The results that say when they were measured: what is read again unchanged is no measurement."""
+    return frozenset(
+        _result(address, row) for address, row in rows(root, _PROBES) if {"start_ns", "end_ns"} & row.keys()
+    )
+
+
+def _result(address: str, row: Row) -> Result:
+    return address, tuple(sorted(row.items()))
+
+
+def delays_of(root: Any, observed_at_ns: int, seen: Collection[Result] = ()) -> tuple[PathDelay, ...]:
+    """The newest results of tests to an address but those in ``seen``; a count of 0: all probes were lost."""
     found = []
     for address, row in rows(root, _PROBES):
-        if "count" not in row or ("mean_s" not in row and row["count"]):
+        if "count" not in row or ("mean_s" not in row and row["count"]) or _result(address, row) in seen:
             continue
         start_ns, end_ns = _interval(row, observed_at_ns)
         told: Row = {name: row[name] for name in _TOLD_AS_IS if name in row}

@@ -21,9 +21,10 @@ from collectors import schedule
 from collectors.gate import Overrun
 from collectors.netconf import NetconfPoller, Reading
 from collectors.snmp.poller import SnmpPoller
+from collectors.staleness import Standing, of_interface, of_queue
 from collectors.stats import CollectorStats
 from twin.errors import DecodeError, DeviceError, InventoryError
-from twin.records import DeviceSample, NetworkEvent, Record
+from twin.records import DeviceSample, NetworkEvent, QueueCounters, Record
 
 Emit = Callable[[Record], None]
 Clock = Callable[[], int]
@@ -46,6 +47,9 @@ class InterfaceWatch:
     last: DeviceSample | None = None
     _told: dict[str, tuple[bool, int]] = field(default_factory=dict)  # interface → (up, polls to wait)
     _restart_told: bool = False
+    _interfaces: Standing[str] = field(default_factory=Standing)
+    _queues: Standing[tuple[str, str, str]] = field(default_factory=Standing)
+    _old_counters: bool = False  # told as counters-stale
 
     def told(self, kind: str, interface: str) -> None:
         """A trap told this."""
@@ -55,7 +59,43 @@ class InterfaceWatch:
 
     def judge(self, sample: DeviceSample, period_ns: int) -> tuple[DeviceSample, list[NetworkEvent]]:
         """The sample with its flags, and what changed."""
-        return msgspec.structs.replace(sample, quality=self.quality(sample, period_ns)), self.events(sample)
+        sample = self._marked(sample, period_ns)
+        news = self._staleness_told(sample, period_ns)
+        judged = msgspec.structs.replace(sample, quality=self.quality(sample, period_ns))
+        return judged, [*self.events(sample), *news]
+
+    def _marked(self, sample: DeviceSample, period_ns: int) -> DeviceSample:
+        """The sample with its stale rows marked."""
+        last, at_ns = self.last, sample.observed_at_ns
+        if last is not None and was_restarted(last, sample):
+            self._interfaces.forget()
+            self._queues.forget()
+        same = last is not None and sample.uptime_ns is not None and sample.uptime_ns == last.uptime_ns
+        ports = {one.name: of_interface(one) for one in sample.interfaces}
+        classes = {_class_of(one): of_queue(one) for one in sample.queues}
+        old_ports = self._interfaces.judge(ports, at_ns, period_ns, same_answer=same)
+        old_classes = self._queues.judge(classes, at_ns, period_ns, same_answer=same)
+        if not (old_ports or old_classes):
+            return sample
+        mark = msgspec.structs.replace
+        return mark(
+            sample,
+            interfaces=tuple(
+                mark(one, stale=True) if one.name in old_ports else one for one in sample.interfaces
+            ),
+            queues=tuple(
+                mark(one, stale=True) if _class_of(one) in old_classes else one for one in sample.queues
+            ),
+        )
+
+    def _staleness_told(self, sample: DeviceSample, period_ns: int) -> list[NetworkEvent]:
+        """Counters that are old time and again are told once, and once when they no longer are."""
+        trouble = self._interfaces.trouble(sample.observed_at_ns, period_ns)
+        before, self._old_counters = self._old_counters, bool(trouble)
+        if before == self._old_counters:
+            return []
+        detail = f"{sample.source}: {trouble or 'counters move with every poll, or there is no traffic'}"
+        return [_event(sample, "counters-stale" if trouble else "counters-fresh", detail=detail)]
 
     def events(self, sample: DeviceSample) -> list[NetworkEvent]:
         """What changed since the sample before; nothing at the first."""
@@ -95,8 +135,14 @@ class InterfaceWatch:
             "reset": was_restarted(last, sample),
             "gap": sample.observed_at_ns - last.observed_at_ns > _GAP * period_ns,
             "renumbered": any(numbers.get(i.name, i.if_index) != i.if_index for i in sample.interfaces),
+            "stale": self._interfaces.late or any(one.stale for one in sample.interfaces),
+            "counters-stale": self._old_counters,
         }
         return (*sample.quality, *(flag for flag, holds in found.items() if holds))
+
+
+def _class_of(queue: QueueCounters) -> tuple[str, str, str]:
+    return queue.interface, queue.direction, queue.name
 
 
 def was_restarted(before: DeviceSample, after: DeviceSample) -> bool:

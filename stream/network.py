@@ -263,7 +263,7 @@ class NetworkWindows:
         self._dedupe.forget_before(end_ns)
         gone_ns = end_ns - self._rules.expire_ns
         for key, series in list(self._series.items()):
-            series.prune(end_ns)
+            series.prune(end_ns, self._rules.rates.max_interval_ns)
             if all(sample.observed_at_ns < gone_ns for sample in series.samples):
                 del self._series[key]
         self._flows = {digest: r for digest, r in self._flows.items() if r.end_ns > end_ns}

@@ -15,6 +15,10 @@ An interval says nothing, and is flagged, when
   while the speed, without which a wrap cannot be told from a reset, is unknown;
 - ``implausible:DEV``: the rate would exceed the line rate by more than a tenth.
 
+Rows that the collector calls *stale* (answers from an agent's cache) bound no interval: a row's interval goes
+from its last row that was not to its next, so that no rate of 0 is made of them and no jump after it. Windows
+in which that was so are flagged ``stale:DEV``: what is counted into them may belong to others.
+
 What a sample says of itself is told of the window it was taken in; what it says of the interval that ends
 with it (:data:`OF_INTERVALS`) is told of every window to which the interval gives something. Where a poll is
 missing, what came after the window's end may be counted into it and the other way round: ``gap:DEV``, unless
@@ -24,9 +28,7 @@ as good as all of the interval lies on one side.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from twin.graph import InterfaceRates, QueueRates
 from twin.records import DeviceSample, InterfaceCounters
@@ -38,8 +40,10 @@ _UPTIME_SLACK_NS = 30_000_000_000
 _PACKET_BITS_MIN = 64 * 8  # the smallest frame: bounds packets by the line rate
 _PACKET_BITS_MAX = 9216 * 8  # a jumbo frame is counted at one instant, however short the interval
 _MIXED = 0.1  # of the window: an interval that gives less to it, or reaches less beyond it, changes little
-OF_INTERVALS = frozenset(["reset", "gap", "renumbered"])
+OF_INTERVALS = frozenset(["reset", "gap", "renumbered", "stale"])
 Flags = set[str]
+Window = tuple[int, int]
+_QueueCounts = tuple[int, int, int]  # octets sent, packets dropped, octets waiting
 
 
 @dataclass(frozen=True)
@@ -178,10 +182,17 @@ class CounterSeries:
         """The samples from before an instant."""
         return [sample for at_ns, _, sample in self._entries if at_ns < end_ns]
 
-    def prune(self, end_ns: int) -> None:
-        """Drop what no window after ``end_ns`` needs: all but the last sample up to it and what follows."""
-        first = sum(at_ns <= end_ns for at_ns, _, _ in self._entries)
-        del self._entries[: max(0, first - 1)]
+    def prune(self, end_ns: int, reach_ns: int = RateRules.max_interval_ns) -> None:
+        """Drop what no window after ``end_ns`` needs.
+
+        That is all before the last sample up to it without a stale row, or that can bound no interval.
+        """
+        first = sum(at_ns <= end_ns for at_ns, _, _ in self._entries) - 1
+        while first > 0 and _has_stale_rows(self._entries[first][2]):
+            if self._entries[first - 1][0] < end_ns - reach_ns:
+                break
+            first -= 1
+        del self._entries[: max(0, first)]
 
     def rates(
         self, start_ns: int, end_ns: int, rules: RateRules, cutoff_ns: int | None = None
@@ -190,31 +201,22 @@ class CounterSeries:
 
         Samples from after the cutoff do not count.
         """
-        tallies: dict[str, _Tally] = {}
-        flags: Flags = set()
-        for before, after in self._intervals(start_ns, end_ns, rules):
-            if cutoff_ns is not None and after.observed_at_ns > cutoff_ns:
+        taken = _Window((start_ns, end_ns), rules)
+        for _, _, sample in self._entries:
+            if taken.is_past or (cutoff_ns is not None and sample.observed_at_ns > cutoff_ns):
                 break
-            flags |= _complaints(before, after, (start_ns, end_ns))
-            if device_was_reset(before, after):
-                flags.add(f"reset:{after.device}")
-            else:
-                _share_out(before, after, (start_ns, end_ns), tallies, flags)
+            taken.take(sample)
         enough_ns = rules.min_coverage * (end_ns - start_ns)
         measured = {
-            name: tally.rates(enough_ns) for name, tally in tallies.items() if tally.covered_ns >= enough_ns
+            name: tally.rates(enough_ns)
+            for name, tally in taken.tallies.items()
+            if tally.covered_ns >= enough_ns
         }
-        return measured, flags
+        return measured, taken.flags
 
-    def _intervals(
-        self, start_ns: int, end_ns: int, rules: RateRules
-    ) -> Iterator[tuple[DeviceSample, DeviceSample]]:
-        """The intervals that overlap a window, up to the first sample at or after its end."""
-        for (before_ns, _, before), (after_ns, _, after) in pairwise(self._entries):
-            if before_ns >= end_ns:
-                return
-            if after_ns > start_ns and 0 < after_ns - before_ns <= rules.max_interval_ns:
-                yield before, after
+
+def _has_stale_rows(sample: DeviceSample) -> bool:
+    return any(one.stale for one in sample.interfaces) or any(one.stale for one in sample.queues)
 
 
 def _complaints(before: DeviceSample, after: DeviceSample, window: tuple[int, int]) -> Flags:
@@ -228,55 +230,120 @@ def _complaints(before: DeviceSample, after: DeviceSample, window: tuple[int, in
     return {f"{flag}:{after.device}" for flag in said}
 
 
-def _share_out(
-    before: DeviceSample,
-    after: DeviceSample,
-    window: tuple[int, int],
-    tallies: dict[str, _Tally],
-    flags: Flags,
-) -> None:
-    length_ns = after.observed_at_ns - before.observed_at_ns
-    overlap_ns = min(after.observed_at_ns, window[1]) - max(before.observed_at_ns, window[0])
-    share = overlap_ns / length_ns
-    earlier = {interface.name: interface for interface in before.interfaces}
-    for interface in after.interfaces:
-        was = earlier.get(interface.name)
-        advances = _advances(was, interface, length_ns * _NS) if was is not None else None
+@dataclass
+class _Window:
+    """One window while the samples of a device pass by, in order of time."""
+
+    window: Window
+    rules: RateRules
+    tallies: dict[str, _Tally] = field(default_factory=dict)
+    flags: Flags = field(default_factory=set)
+    _last: DeviceSample | None = None
+    # The rows that begin the next intervals: the newest that were not stale.
+    _interfaces: dict[str, tuple[DeviceSample, InterfaceCounters]] = field(default_factory=dict)
+    _queues: dict[tuple[str, str], tuple[DeviceSample, _QueueCounts]] = field(default_factory=dict)
+
+    @property
+    def is_past(self) -> bool:
+        """Whether nothing that follows concerns the window."""
+        return self._last is not None and self._last.observed_at_ns >= self.window[1]
+
+    def take(self, sample: DeviceSample) -> None:
+        """The next sample."""
+        last, self._last = self._last, sample
+        if last is not None:
+            concerned = self._overlap_ns(last, sample) > 0
+            if concerned:
+                self.flags |= _complaints(last, sample, self.window)
+            if device_was_reset(last, sample):
+                self._interfaces.clear()
+                self._queues.clear()
+                self.flags |= {f"reset:{sample.device}"} if concerned else set()
+        self._take_interfaces(sample, last)
+        self._take_queues(sample)
+
+    def _overlap_ns(self, before: DeviceSample, after: DeviceSample) -> int:
+        """How much of the interval between two samples lies in the window; 0 too for one that is too long."""
+        if not 0 < after.observed_at_ns - before.observed_at_ns <= self.rules.max_interval_ns:
+            return 0
+        return max(min(after.observed_at_ns, self.window[1]) - max(before.observed_at_ns, self.window[0]), 0)
+
+    def _take_interfaces(self, sample: DeviceSample, last: DeviceSample | None) -> None:
+        rows: dict[str, tuple[DeviceSample, InterfaceCounters]] = {}
+        for one in sample.interfaces:
+            begin = self._interfaces.get(one.name)
+            if one.stale:
+                rows |= {one.name: begin} if begin is not None else {}
+                continue
+            rows[one.name] = sample, one
+            if begin is not None:
+                self._share_out(*begin, sample, one)
+                if begin[0] is not last and self._overlap_ns(begin[0], sample):
+                    self.flags.add(f"stale:{sample.device}")
+        self._interfaces = rows
+
+    def _share_out(
+        self, before: DeviceSample, was: InterfaceCounters, after: DeviceSample, one: InterfaceCounters
+    ) -> None:
+        overlap_ns, length_ns = self._overlap_ns(before, after), after.observed_at_ns - before.observed_at_ns
+        advances = _advances(was, one, length_ns * _NS) if overlap_ns else None
         if isinstance(advances, str):
-            flags.add(f"{advances}:{after.device}")
+            self.flags.add(f"{advances}:{after.device}")
         elif advances is not None:
-            tally = tallies.setdefault(interface.name, _Tally())
+            share, tally = overlap_ns / length_ns, self.tallies.setdefault(one.name, _Tally())
             tally.covered_ns += overlap_ns
             tally.out_bits += share * advances[0]
             tally.out_packets += share * advances[1]
             tally.drops += share * advances[2]
             tally.in_bits += share * advances[3]
             tally.in_packets += share * advances[4]
-    _share_out_queues(before, after, overlap_ns, share, tallies)
 
+    def _take_queues(self, sample: DeviceSample) -> None:
+        """Likewise the class queues of measured interfaces; their counters have 64 bits."""
+        rows: dict[tuple[str, str], tuple[DeviceSample, _QueueCounts]] = {}
+        old = _stale_queues(sample)
+        for key, counts in _queue_counts(sample).items():
+            begin = self._queues.get(key)
+            if key in old:
+                rows |= {key: begin} if begin is not None else {}
+                continue
+            rows[key] = sample, counts
+            if begin is not None:
+                self._share_out_queue(key, *begin, sample, counts)
+        self._queues = rows
 
-def _share_out_queues(
-    before: DeviceSample, after: DeviceSample, overlap_ns: int, share: float, tallies: dict[str, _Tally]
-) -> None:
-    """Likewise what the class queues of measured interfaces sent and dropped; their counters have 64 bits."""
-    earlier = _queue_counts(before)
-    for (interface, name), (sent, dropped, depth) in _queue_counts(after).items():
-        was = earlier.get((interface, name))
-        if was is None or interface not in tallies or sent < was[0] or dropped < was[1]:
-            continue
-        queue = tallies[interface].queues.setdefault(name, _QueueTally())
+    def _share_out_queue(
+        self,
+        key: tuple[str, str],
+        before: DeviceSample,
+        was: _QueueCounts,
+        after: DeviceSample,
+        counts: _QueueCounts,
+    ) -> None:
+        (interface, name), (sent, dropped, depth) = key, counts
+        overlap_ns, length_ns = self._overlap_ns(before, after), after.observed_at_ns - before.observed_at_ns
+        if not overlap_ns or interface not in self.tallies or sent < was[0] or dropped < was[1]:
+            return
+        share = overlap_ns / length_ns
+        queue = self.tallies[interface].queues.setdefault(name, _QueueTally())
         queue.covered_ns += overlap_ns
         queue.sent_bits += share * 8.0 * (sent - was[0])
         queue.drops += share * (dropped - was[1])
         queue.depth_octets = float(depth)
 
 
-def _queue_counts(sample: DeviceSample) -> dict[tuple[str, str], tuple[int, int, int]]:
+def _stale_queues(sample: DeviceSample) -> set[tuple[str, str]]:
+    """The class queues that are stale, or belong to a stale interface: drops are compared with its own."""
+    ports = {one.name for one in sample.interfaces if one.stale}
+    return {(one.interface, one.name) for one in sample.queues if one.stale or one.interface in ports}
+
+
+def _queue_counts(sample: DeviceSample) -> dict[tuple[str, str], _QueueCounts]:
     """(interface, class) → octets sent, packets dropped, octets waiting; classes of one name are one.
 
     Only of queues that tell what they sent and dropped, or the first reading would be an advance.
     """
-    found: dict[tuple[str, str], tuple[int, int, int]] = {}
+    found: dict[tuple[str, str], _QueueCounts] = {}
     for queue in sample.queues:
         if queue.direction == "out" and queue.sent_octets is not None and queue.dropped_packets is not None:
             sent, dropped, depth = found.get((queue.interface, queue.name), (0, 0, 0))

@@ -53,6 +53,7 @@ class InterfaceCounters(Part, frozen=True, kw_only=True):
     oper_up: bool = True
     discontinuity_at_ns: int | None = None  # ifCounterDiscontinuityTime as device uptime, in nanoseconds
     counter_bits: int = 64
+    stale: bool = False  # counters stand though they should move: an answer from a cache
 
 
 class QueueCounters(Part, frozen=True, kw_only=True):
@@ -68,6 +69,7 @@ class QueueCounters(Part, frozen=True, kw_only=True):
     depth_packets: int | None = None  # now
     depth_octets: int | None = None
     most_depth_octets: int | None = None  # since the counters began
+    stale: bool = False
 
 
 class DeviceSample(Record, frozen=True, kw_only=True):

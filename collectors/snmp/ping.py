@@ -1,12 +1,14 @@
 """DISMAN-PING-MIB (RFC 4560) → delay reports: round trips in whole milliseconds.
 
-Average, minimum and maximum cover all probes since the test began (pingResultsTable is cumulative per test);
-pingResultsLastGoodProbe, a DateAndTime, says whether anything new came in. On networks with delays of a few
-milliseconds the resolution (``error_s`` = 0.5 ms) makes this a check, not a measurement.
+Average, minimum and maximum cover all probes since the test began (pingResultsTable is cumulative per test).
+Whether anything new came in is said by pingResultsSentProbes, which begins anew with every run of the test
+and ends each time with the same number, and by pingResultsLastGoodProbe, a DateAndTime, together. On networks
+with delays of a few milliseconds the resolution (``error_s`` = 0.5 ms) makes this a check, not a measurement.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 
 from collectors.snmp.engine import Index, Value
@@ -19,18 +21,24 @@ _NS_PER_S = 1_000_000_000
 
 
 def ping_delays(table: Columns, *, observed_at_ns: int, seen: Mapping[Index, int]) -> Delays:
-    """Every test with new probes since ``seen`` (index → probes sent)."""
+    """Every test with new probes since ``seen`` (index → run)."""
     runs = dict(seen)
     found = []
     for index, sent_value in sorted(table.get("sent", {}).items()):
         row = {name: column.get(index) for name, column in table.items()}
         sent = integer(sent_value) or 0
         target = address_text(row.get("target")) or text(row.get("target"))
-        if not sent or not target or runs.get(index) == sent:
+        run = _run(sent, row.get("last_good"))
+        if not sent or not target or runs.get(index) == run:
             continue
-        runs[index] = sent
+        runs[index] = run
         found.append(_delay(row, target, sent, observed_at_ns))
     return Delays(one_way=(), round_trip=tuple(found), runs=runs)
+
+
+def _run(sent: int, last_good: Value) -> int:
+    """A number for what the test has done so far."""
+    return sent << 32 | (zlib.crc32(last_good) if isinstance(last_good, bytes) else 0)
 
 
 def _delay(row: Mapping[str, Value], target: str, sent: int, observed_at_ns: int) -> PathDelay:

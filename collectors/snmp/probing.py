@@ -1,4 +1,9 @@
-"""A device's own delay probes: which kinds it has, and what is new of them since the last poll."""
+"""A device's own delay probes: which kinds it has, and what is new of them since the last poll.
+
+A result that was read before is no measurement, so it is not told again. Where none of a kind is new for
+three times as long as its tests take to come round, the reports say ``delays-stale``: they have stopped, or
+what tells of them hangs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from collectors.snmp import tables as t
-from collectors.snmp.engine import Index, SnmpEngine
+from collectors.snmp.engine import Index, SnmpEngine, Value
 from collectors.snmp.ping import ping_delays
 from collectors.snmp.reading import columns, scalars
 from collectors.snmp.rpm import rpm_delays
@@ -26,6 +31,10 @@ _ROUND_TRIPS: dict[DelayMethod, tuple[t.ColumnTable, _Reader]] = {
 }
 
 
+_LATE = 3  # times the longest frequency of a kind's tests
+_NS_PER_S = 1_000_000_000
+
+
 @dataclass
 class Probes:
     """What is remembered of one device's probes."""
@@ -36,6 +45,7 @@ class Probes:
     _operations: tuple[Operation, ...] = ()
     _round_trips: tuple[DelayMethod, ...] = ()
     _runs: dict[str, Mapping[Index, int]] = field(default_factory=dict)
+    _news_ns: dict[str, int] = field(default_factory=dict)  # method → when a result was new
 
     async def look(self, engine: SnmpEngine) -> None:
         """See which probes there are. RPM's tests show in DISMAN-PING's tables too, only coarser."""
@@ -54,8 +64,10 @@ class Probes:
             table, read = _ROUND_TRIPS[method]
             now_ns = self.clock()
             seen = self._runs.get(method, {})
-            fresh = read(await columns(engine, table), observed_at_ns=now_ns, seen=seen)
-            found += self._reports(method, fresh, now_ns)
+            results = await columns(engine, table)
+            fresh = read(results, observed_at_ns=now_ns, seen=seen)
+            every_s = max(map(_number, results["frequency_s"].values()), default=0)
+            found += self._reports(method, fresh, now_ns, every_s)
         return found
 
     async def _jitter(self, engine: SnmpEngine) -> list[DelayReport]:
@@ -64,7 +76,8 @@ class Probes:
         latest = await self._settled(engine, await columns(engine, t.RTTMON_JITTER))
         seen = self._runs.get("rttmon", {})
         fresh = delays(self._operations, latest, uptime_ticks=uptime, asked_at_ns=asked_at_ns, seen=seen)
-        return self._reports("rttmon", fresh, self.clock())
+        every_s = max(operation.frequency_s for operation in self._operations)
+        return self._reports("rttmon", fresh, self.clock(), every_s)
 
     async def _settled(self, engine: SnmpEngine, latest: t.MutableColumns) -> t.Columns:
         """Leave out the operations that finished while their rows were read: half old, half new."""
@@ -73,17 +86,31 @@ class Probes:
         latest["completed"] = {index: at for index, at in before.items() if again.get(index) == at}
         return latest
 
-    def _reports(self, method: DelayMethod, fresh: Delays, now_ns: int) -> list[DelayReport]:
+    def _reports(self, method: DelayMethod, fresh: Delays, now_ns: int, every_s: int) -> list[DelayReport]:
+        quality = self._staleness(method, fresh, now_ns, every_s)
         self._runs[method] = fresh.runs
         found = []
         if fresh.one_way or not fresh.round_trip:  # no news is told too: somebody waits for it
-            found.append(self._report(method, fresh.one_way, now_ns, one_way=True))
+            found.append(self._report(method, fresh.one_way, now_ns, quality, one_way=True))
         if fresh.round_trip:
-            found.append(self._report(method, fresh.round_trip, now_ns, one_way=False))
+            found.append(self._report(method, fresh.round_trip, now_ns, quality, one_way=False))
         return found
 
+    def _staleness(self, method: DelayMethod, fresh: Delays, now_ns: int, every_s: int) -> tuple[str, ...]:
+        """A frequency of 0: the tests run once, so that no news is no wonder."""
+        if fresh.runs != self._runs.get(method):
+            self._news_ns[method] = now_ns
+        silent_ns = now_ns - self._news_ns.setdefault(method, now_ns)
+        return ("delays-stale",) if every_s and silent_ns > _LATE * every_s * _NS_PER_S else ()
+
     def _report(
-        self, method: DelayMethod, found: tuple[PathDelay, ...], now_ns: int, *, one_way: bool
+        self,
+        method: DelayMethod,
+        found: tuple[PathDelay, ...],
+        now_ns: int,
+        quality: tuple[str, ...],
+        *,
+        one_way: bool,
     ) -> DelayReport:
         unsynchronised = any(delay.clock_synchronised is False for delay in found)
         return DelayReport(
@@ -93,5 +120,9 @@ class Probes:
             method=method,
             direction="one-way" if one_way else "round-trip",
             delays=found,
-            quality=("clock-unsynchronised",) if unsynchronised else (),
+            quality=(*quality, "clock-unsynchronised") if unsynchronised else quality,
         )
+
+
+def _number(value: Value) -> int:
+    return t.integer(value) or 0

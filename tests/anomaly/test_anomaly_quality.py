@@ -77,7 +77,7 @@ def test_a_prober_that_was_held_up_spoils_what_it_measured(scene: tuple[Network,
     assert not doubt.counters.any()
 
 
-@pytest.mark.parametrize("kind", ["gap", "renumbered", "reset", "warm-start"])
+@pytest.mark.parametrize("kind", ["gap", "renumbered", "reset", "stale", "warm-start"])
 def test_counters_at_both_ends_of_the_links_are_in_doubt(kind: str, scene: tuple[Network, Traffic]) -> None:
     """Of the node that a poll is missing of, that numbered its interfaces anew or restarted; of no other."""
     network, _ = scene

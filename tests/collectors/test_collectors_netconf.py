@@ -20,6 +20,7 @@ from collector_peers import LabAgents, eventually, inventory_of
 from collectors.netconf import NetconfPoller, OpenSessions, parse_interfaces
 from collectors.stats import CollectorStats
 from collectors.targets import NetconfWork, Target
+from ndtwin.lab.device import Interface
 from ndtwin.lab.netconf_server import make_host_key
 from twin.errors import DecodeError, DeviceError, InventoryError
 from twin.records import DeviceSample, DeviceTopology, InterfaceCounters, Record
@@ -132,6 +133,11 @@ def _poller(
     return made[-1]
 
 
+def count(interface: Interface) -> None:
+    """Let it carry 1 Mbit/s from now on: what stands is told as stale."""
+    interface.counters |= {"out_octets": lambda: int(time.time() * 125_000)}
+
+
 async def _sample(poller: NetconfPoller) -> DeviceSample:
     return await asyncio.get_running_loop().run_in_executor(None, poller.sample)
 
@@ -157,6 +163,7 @@ async def test_a_missed_poll_and_another_number_are_flags(
     late_ns = 0
     poller.clock = lambda: time.time_ns() + late_ns
     interfaces = lab.device.interfaces
+    count(interfaces[0])
     with ThreadPoolExecutor(1) as pool:
         work = NetconfWork(poller, told.append, pool, period_ns, tells_events=alone)
         await work.poll()
@@ -177,6 +184,7 @@ async def test_polls_that_a_silent_device_missed_are_a_gap(
     told, period_ns = list[Record](), 10**9
     stats, poller = CollectorStats(), _poller(pollers, lab.netconf_port, lab.directory, timeout_s=0.6)
     interfaces = lab.device.interfaces
+    count(interfaces[0])
 
     def flags() -> list[tuple[str, ...]]:
         return [record.quality for record in told if isinstance(record, DeviceSample)]

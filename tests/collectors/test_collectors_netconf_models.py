@@ -16,6 +16,7 @@ from collectors.netconf_models import (
     interfaces_of,
     neighbours_of,
     queues_of,
+    results_of,
     routes_of,
 )
 from collectors.netconf_xml import PREFIXES, parse_reply, plain
@@ -217,6 +218,20 @@ def test_probes_become_round_trips(times: str, start_ns: int, end_ns: int) -> No
         lost=2,
         traffic_class=46,
     )
+
+
+@pytest.mark.parametrize("last", ["123456", str(NOW_NS - 4)], ids=["an unknown epoch", "since 1970"])
+def test_a_result_that_was_read_before_is_no_measurement(last: str) -> None:
+    """The device's own time of the result tells, believed or not; without one, nothing can be told."""
+    told = f"{RESULTS}<last-test-timestamp>{last}</last-test-timestamp>"
+    root = parse_reply(probes(told))
+    seen = results_of(root)
+    assert len(delays_of(root, NOW_NS)) == len(seen) == 1
+    assert delays_of(root, NOW_NS + 15 * 10**9, seen) == ()
+    again = parse_reply(probes(told.replace(last, str(int(last) + 1))))
+    assert len(delays_of(again, NOW_NS + 15 * 10**9, seen)) == 1
+    timeless = parse_reply(probes(RESULTS))
+    assert len(delays_of(timeless, NOW_NS, results_of(timeless))) == 1
 
 
 def test_a_probe_without_an_answer_has_a_count_of_zero_and_one_without_figures_is_none() -> None:

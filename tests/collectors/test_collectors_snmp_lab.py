@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from collector_peers import SECRETS, LabAgents, free_udp_port, inventory_of, lab_device
@@ -88,6 +89,23 @@ async def test_delays_are_what_the_operation_measured(
     assert delay.end_ns - delay.start_ns == 5_000_000_000
     (nothing_new,) = await poller.delays()
     assert nothing_new.delays == ()
+
+
+async def test_probes_that_no_longer_measure_are_told_as_stale(lab: LabAgents, shared: Shared) -> None:
+    """Three times the operation's five seconds without a new run; a new run ends it."""
+    poller, late_ns = _poller(lab, shared, "gufo", "v2c"), 0
+    poller.clock = lambda: time.time_ns() + late_ns
+    poller._probes.clock = poller.clock
+    await poller.topology()
+    flags = []
+    for late_s in (0, 14, 17):
+        late_ns = late_s * 1_000_000_000
+        flags += [(report.quality, len(report.delays)) for report in await poller.delays()]
+    result = lab.device.operations[0].result
+    assert result is not None
+    lab.device.operations[0].result = replace(result, completed_ns=result.completed_ns + 1_000_000_000)
+    flags += [(report.quality, len(report.delays)) for report in await poller.delays()]
+    assert flags == [((), 1), ((), 0), (("delays-stale",), 0), ((), 1)]
 
 
 async def test_a_change_stamp_that_moves_asks_for_topology(lab: LabAgents, shared: Shared) -> None:
