@@ -249,21 +249,22 @@ def send_traps(snmptrap: str, port: int) -> None:
 
 
 @pytest.fixture
-def everything_logged(capfd: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
-    """As `ndtwin collect` logs, but down to debug; as it was afterwards."""
+def own_logging() -> Iterator[None]:
+    """A test may set up logging; afterwards it is as it was."""
     root, before = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
-    logs.configure(logging.DEBUG)
-    yield capfd
+    yield
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.configure(**before)
 
 
+@pytest.mark.usefixtures("own_logging")
 async def test_who_means_harm_is_told_once_and_harms_nobody(
-    lab: LabAgents, need_tool: Callable[[str], str], everything_logged: pytest.CaptureFixture[str]
+    lab: LabAgents, need_tool: Callable[[str], str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Eleven ways to be wrong beside a good device, which is read as if it were alone; no secret anywhere."""
+    logs.configure(logging.DEBUG)  # as `ndtwin collect` does it, and more
     snmptrap = need_tool("snmptrap")
     ports = Ports(*(free_udp_port() for _ in Ports._fields))
     log: list[Record] = []
@@ -296,9 +297,10 @@ async def test_who_means_harm_is_told_once_and_harms_nobody(
     assert 5 * stats.targets["WA/snmp"].failures <= stats.targets["WA/snmp"].polls  # on a busy machine
     assert set(told["WA"]) == {"trap-refused"}
     assert sum(c.octets for r in log if isinstance(r, FlowReport) and r.device == "WA" for c in r.cells) > 0
-    logged = everything_logged.readouterr()
+    logged = capfd.readouterr()
     _hold_no_secret(logged.out + logged.err, log)
     assert "device cannot be read" in logged.err
+    assert "Traceback" not in logged.err
 
 
 def _samples(log: list[Record]) -> list[DeviceSample]:
