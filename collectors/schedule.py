@@ -8,12 +8,13 @@ distance doubles up to a bound, still on the same grid; the first success brings
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SPREAD = 0.2  # of the period: the offsets lie in [0, 0.2) periods
 DEADLINE = 0.75  # of the period: a poll that takes longer is given up before the next is due
 MAX_BACKOFF_S = 60.0
 SILENT_AFTER = 2  # failed polls in a row; one lost burst is no silence
+MOST_COMPLAINTS = 5  # told until a poll works: who is wrong in another way each time is not told for ever
 
 
 def offset_ns(target: str, period_ns: int) -> int:
@@ -34,12 +35,13 @@ class Health:
 
     failures: int = 0
     silent: bool = False
-    complaint: str = ""
+    complaints: set[str] = field(default_factory=set)  # told since the last poll that worked
 
     def succeeded(self) -> bool:
         """A poll worked; true when the target is back from silence or refusal."""
-        back = self.silent or bool(self.complaint)
-        self.failures, self.silent, self.complaint = 0, False, ""
+        back = self.silent or bool(self.complaints)
+        self.failures, self.silent = 0, False
+        self.complaints.clear()
         return back
 
     def timed_out(self) -> bool:
@@ -50,8 +52,9 @@ class Health:
         return newly
 
     def refused(self, complaint: str) -> bool:
-        """A poll failed for a reason; true when the reason is new."""
+        """A poll failed for a reason; true when it is new, and not one of very many."""
         self.failures += 1
-        newly = complaint != self.complaint
-        self.complaint = complaint
+        newly = complaint not in self.complaints and len(self.complaints) < MOST_COMPLAINTS
+        if newly:
+            self.complaints.add(complaint)
         return newly

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.schedule import DEADLINE, SPREAD, Health, next_poll_ns, offset_ns
+from collectors.schedule import DEADLINE, MOST_COMPLAINTS, SPREAD, Health, next_poll_ns, offset_ns
 from collectors.stats import CollectorStats
 
 S = 1_000_000_000
@@ -57,10 +57,18 @@ def test_silence_is_told_after_two_misses_and_once() -> None:
 
 
 def test_a_refusal_is_told_when_its_reason_changes() -> None:
-    """The same complaint twice is told once; another one again."""
+    """The same complaint is told once, also where two take turns; after a poll that worked it is news again."""
     health = Health()
-    assert [health.refused(why) for why in ("a", "a", "b")] == [True, False, True]
-    assert health.succeeded()
+    assert [health.refused(why) for why in ("a", "a", "b", "a", "b")] == [True, False, True, False, False]
+    assert [health.succeeded() for _ in range(2)] == [True, False]
+    assert health.refused("a")
+
+
+def test_a_device_that_is_wrong_in_another_way_each_time_is_not_told_for_ever() -> None:
+    """Reasons may hold what the device sent: a few are told, and no more are remembered."""
+    health = Health()
+    assert sum(health.refused(f"leaf is {number}") for number in range(10_000)) == MOST_COMPLAINTS
+    assert len(health.complaints) == MOST_COMPLAINTS
 
 
 def test_stats_tell_the_slowest_targets() -> None:
