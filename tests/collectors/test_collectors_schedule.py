@@ -57,7 +57,7 @@ def test_silence_is_told_after_two_misses_and_once() -> None:
 
 
 def test_a_refusal_is_told_when_its_reason_changes() -> None:
-    """The same complaint is told once, also where two take turns; after a poll that worked it is news again."""
+    """A complaint is told once, also where two take turns; after a poll that worked it is news again."""
     health = Health()
     assert [health.refused(why) for why in ("a", "a", "b", "a", "b")] == [True, False, True, False, False]
     assert [health.succeeded() for _ in range(2)] == [True, False]
