@@ -15,7 +15,8 @@ read as they are. What is needed of a flow, and where each writes it:
                              stamp_inserted, stamp_updated              else time_received_ns
 
 Without peer_ip_src nobody knows where the traffic entered: such messages are refused, and so is what is no
-JSON. pmacct's own markers (event_type other than "purge") are no flows and are passed over.
+JSON. pmacct's own markers (event_type other than "purge") are no flows and are passed over, and so is what is
+no IP (ARP in sFlow, say): its destination is told, and empty.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class _Flow:
 class _Pmacct(msgspec.Struct):
     event_type: str = "purge"
     peer_ip_src: str = ""
-    ip_dst: str = ""
-    net_dst: str = ""
+    ip_dst: str | None = None
+    net_dst: str | None = None
     mask_dst: int = 0
     tos: int = 0
     iface_in: int = 0
@@ -156,12 +157,17 @@ def _read_pmacct(line: bytes) -> list[_Flow]:
     told = msgspec.json.decode(line, type=_Pmacct, strict=False)
     if told.event_type != "purge":
         return []
+    if told.ip_dst is None and told.net_dst is None:
+        raise ValueError("it lacks ip_dst: add dst_host to `aggregate`")
+    destination = told.net_dst or told.ip_dst
+    if not destination:
+        return []
     start_ms = _milliseconds(told.timestamp_start, told.stamp_inserted, told.timestamp_end)
     end_ms = _milliseconds(told.timestamp_end, told.stamp_updated, told.timestamp_start)
     return [
         _Flow(
             exporter=_address(told.peer_ip_src, "peer_ip_src: add it to `aggregate`"),
-            destination=_destination(told.net_dst or told.ip_dst, told.mask_dst),
+            destination=_destination(destination, told.mask_dst),
             start_ms=start_ms,
             end_ms=max(start_ms, end_ms),
             octets=told.bytes,
@@ -192,6 +198,8 @@ def _milliseconds(*stamps: str) -> int:
 
 def _read_goflow2(line: bytes) -> list[_Flow]:
     told = msgspec.json.decode(line, type=_Goflow2)
+    if not told.dst_addr:
+        return []
     end_ns = told.time_flow_end_ns or told.time_received_ns
     start_ns = told.time_flow_start_ns or end_ns
     return [
@@ -225,10 +233,13 @@ def _read_protobuf(message: bytes) -> list[_Flow]:
     end_ns = _number(told, _END_NS) or _number(told, _RECEIVED_NS)
     if not end_ns:
         raise ValueError("it lacks times in nanoseconds: goflow2 2.0 or newer writes them")
+    exporter, destination = _text(told, _SAMPLER), _text(told, _DESTINATION)
+    if exporter and not destination:
+        return []
     return [
         _Flow(
-            exporter=_address(_text(told, _SAMPLER), "sampler_address"),
-            destination=_destination(_text(told, _DESTINATION), _number(told, _LENGTH)),
+            exporter=_address(exporter, "sampler_address"),
+            destination=_destination(destination, _number(told, _LENGTH)),
             start_ms=(_number(told, _START_NS) or end_ns) // 1_000_000,
             end_ms=end_ns // 1_000_000,
             octets=_number(told, _OCTETS),

@@ -51,6 +51,13 @@ def _changed(format: ForeignFormat, payload: bytes, **fields: object) -> bytes:
     return json.dumps(known | renamed).encode()
 
 
+def protobuf_without(message: bytes, field: bytes) -> bytes:
+    """A delimited message without one of its fields; its length fits one octet."""
+    body = message[1:].replace(field, b"")
+    assert len(body) + len(field) == message[0]
+    return bytes([len(body)]) + body
+
+
 @pytest.mark.parametrize(("format", "payload"), ALL)
 def test_a_message_becomes_a_cell(format: ForeignFormat, payload: bytes) -> None:
     """Masked, scaled by its sampling, with class and interface, in the bin of its time."""
@@ -149,6 +156,7 @@ def test_without_flow_times_the_bin_of_pmacct_counts() -> None:
         ("goflow2-protobuf", PROTOBUF[1:]),  # without its length
         ("goflow2-protobuf", b"\x05" + bytes([0xFF] * 5)),  # a number without an end
         ("goflow2-protobuf", b"\x02\x0b\x00"),  # a group
+        ("goflow2-protobuf", b"\xff\xff\xff\xff\x0f" + PROTOBUF),  # 4 GB announced
         ("goflow2-protobuf", b"\x02\x48\x07"),  # octets alone: no exporter, no destination, no time
         ("goflow2-protobuf", PROTOBUF.replace(b"\x5a\x04\xc0\x00\x02\x01", b"\x5a\x04\xc0\x00\x02")),
     ],
@@ -157,6 +165,27 @@ def test_what_is_no_flow_is_a_decode_error(format: ForeignFormat, payload: bytes
     """Missing exporters, addresses and numbers that cannot be, other texts."""
     with pytest.raises(DecodeError, match=f"no flow of {format}"):
         read_foreign(format, payload)
+
+
+NO_IP: list[tuple[ForeignFormat, bytes]] = [
+    ("pmacct", _changed("pmacct", PMACCT, destination="", length=0)),
+    ("goflow2", _changed("goflow2", GOFLOW2, destination="", length="")),
+    ("goflow2-protobuf", protobuf_without(PROTOBUF, b"\x3a\x04\x0a\x02\x0e\x09")),
+]
+
+
+@pytest.mark.parametrize(("format", "payload"), NO_IP)
+def test_what_is_no_ip_is_no_flow_and_no_error(format: ForeignFormat, payload: bytes) -> None:
+    """ARP, say, which sFlow tells of: its destination is empty."""
+    assert read_foreign(format, payload) == []
+
+
+def test_a_missing_destination_says_which_key_to_add() -> None:
+    """Not told is something else than empty."""
+    known = json.loads(PMACCT)
+    del known["ip_dst"]
+    with pytest.raises(DecodeError, match="it lacks ip_dst: add dst_host to `aggregate`"):
+        read_foreign("pmacct", json.dumps(known).encode())
 
 
 @given(st.sampled_from(ALL), st.integers(0, 10**6), st.binary(max_size=4))
