@@ -334,3 +334,12 @@ def test_what_is_no_news_is_none_and_what_is_no_notification_an_error() -> None:
         event_of(reply(""), "net", "WA", NOW_NS)
     with pytest.raises(DecodeError, match="eventTime"):
         event_of(notification(LINK_DOWN, "soon"), "net", "WA", NOW_NS)
+
+
+def test_a_namespace_that_holds_a_brace_is_no_news() -> None:
+    """lxml refuses it, but not where a relative namespace follows: libxml2's warning hides the error."""
+    relative = '<x xmlns="relative"/>'
+    with pytest.raises(DecodeError, match="<notification> is no notification"):
+        event_of(f'<notification xmlns="urn:x}}l">{relative}</notification>'.encode(), "net", "WA", NOW_NS)
+    foreign = f'<link-down xmlns="urn:x}}l">{relative}<if-name>eth1</if-name></link-down>'
+    assert event_of(notification(foreign), "net", "WA", NOW_NS) is None
