@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -124,6 +125,41 @@ async def test_templates_outlive_the_collector(tmp_path: Path) -> None:
         sender.sendto(message(EXAMPLE_DATA_SET, sequence=3), ("127.0.0.1", port))
         await eventually(lambda: second.flow_records == 3)
     sender.close()
+
+
+async def test_templates_outlive_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written while the collector runs: whoever is killed had no time for it."""
+    monkeypatch.setattr(module, "SAVE_S", 0.1)
+    port, first, second = free_udp_port(), CollectorStats(), CollectorStats()
+    kept, left_behind = tmp_path / "kept", tmp_path / "left-behind"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        async with _running(_listener([], first, port, share=Share(0, 1, kept))):
+            sender.sendto(EXAMPLE, ("127.0.0.1", port))
+            await eventually(lambda: list(kept.glob("*.json")))
+            shutil.copytree(kept, left_behind)  # as a crash at this moment would leave it
+        async with _running(_listener([], second, port, share=Share(0, 1, left_behind))):
+            sender.sendto(message(EXAMPLE_DATA_SET, sequence=3), ("127.0.0.1", port))
+            await eventually(lambda: second.flow_records == 3)
+
+
+async def test_an_old_file_of_templates_is_not_used(tmp_path: Path) -> None:
+    """An exporter may have given its numbers other meanings since: data wait for templates anew."""
+    port, clock_ns = free_udp_port(), time.time_ns() - 2 * module.OLDEST_CACHE_NS
+    first, second = CollectorStats(), CollectorStats()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        old = _listener([], first, port, share=Share(0, 1, tmp_path), clock=lambda: clock_ns)
+        async with _running(old):
+            sender.sendto(EXAMPLE, ("127.0.0.1", port))
+            await eventually(lambda: first.flow_records == 3)
+        async with _running(_listener([], second, port, share=Share(0, 1, tmp_path))):
+            sender.sendto(message(EXAMPLE_DATA_SET, sequence=3), ("127.0.0.1", port))
+            await eventually(lambda: second.datagrams == 1)
+            await asyncio.sleep(3 * module.TICK_S)
+            assert second.flow_records == 0
+            sender.sendto(message(EXAMPLE_TEMPLATE, sequence=6), ("127.0.0.1", port))
+            await eventually(lambda: second.flow_records == 3)
 
 
 async def test_a_damaged_file_of_templates_is_one_line(tmp_path: Path) -> None:
