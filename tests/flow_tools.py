@@ -55,12 +55,13 @@ def _frame(flow: int, length: int, *, back: bool = False) -> bytes:
     return bytes(12) + b"\x08\x00" + head + b"".join(reversed(ends) if back else ends) + udp
 
 
-def export_by_softflowd(softflowd: str, pcap: Path, version: int) -> list[bytes]:
+def export_by_softflowd(softflowd: str, pcap: Path, version: int, *options: str) -> list[bytes]:
     """The datagrams that softflowd makes of a capture."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as collector:
         collector.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{collector.getsockname()[1]}"
         command = [softflowd, "-r", str(pcap), "-n", target, "-v", str(version), "-d", "-c", "none"]
+        command += options
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         collector.setblocking(False)
         datagrams = []

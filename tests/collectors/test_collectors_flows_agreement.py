@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flow_tools import Row, export_by_softflowd, read_by_nfdump, rows_of, write_pcap
 
+from collectors.flows import elements as ie
 from collectors.flows.decoder import FlowSession
 from ndtwin.lab import ipfix_encoder as lab
 
@@ -36,6 +37,34 @@ def test_what_softflowd_exports_is_read_as_nfdump_reads_it(
     assert len(ours) == (15 if version == 5 else 20)  # NetFlow 5 knows no IPv6
     assert sum(row[6] for row in ours) > 200
     assert session.lost_records[FROM[0]] == 0
+
+
+@pytest.mark.parametrize("version", [5, 9, 10])
+def test_what_softflowd_samples_stands_for_all_packets(
+    version: int, tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    """Every fourth packet: told in the header, for interface 0, and as a space of three, and always believed.
+
+    NetFlow 5 is scaled as nfdump scales it; nfdump 1.7.1 leaves the others as they are.
+    """
+    softflowd, nfcapd, nfdump = (need_tool(name) for name in ("softflowd", "nfcapd", "nfdump"))
+    write_pcap(tmp_path / "packets.pcap", packets=400)
+    datagrams = export_by_softflowd(softflowd, tmp_path / "packets.pcap", version, "-s", "4")
+    session = FlowSession()
+    for datagram in datagrams:
+        session.feed(datagram, FROM)
+    batches = [batch for batch in session.take() if not batch.is_options]
+    packets, octets = (
+        sum(float((batch.or_zero(id) * batch.ratio).sum()) for batch in batches)
+        for id in (ie.PACKETS, ie.OCTETS)
+    )
+    (tmp_path / "flows").mkdir()
+    theirs = read_by_nfdump(nfcapd, nfdump, tmp_path / "flows", datagrams)
+    factor = packets / sum(row[6] for row in theirs)
+    assert factor in ((1,) if version == 5 else (1, 4))
+    assert octets == factor * sum(row[7] for row in theirs)
+    if version != 5:  # which knows no IPv6
+        assert packets == 400
 
 
 def _apart_ms(ours: list[Row], theirs: list[Row]) -> int:
