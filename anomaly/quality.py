@@ -46,6 +46,12 @@ class Effect:
 EFFECTS: dict[str, Effect] = {
     # what does not come
     "silent": Effect("does not answer", missing=True, counters=True),
+    "wrong-device": Effect(
+        "is not who answers at its address: the event wrong-device says who, and what to do",
+        missing=True,
+        counters=True,
+        traffic=True,  # flow records are known by their sender's address too
+    ),
     "flows-missing": Effect("sends no flow records", missing=True, traffic=True),
     "delays-stale": Effect("tells results of delay probes that are not new: see whether they still run"),
     "delays-missing": Effect("measures no delays any more", missing=True),
@@ -101,6 +107,8 @@ INFORMATIVE: dict[str, str] = {
     # Events in the life of devices and collectors.
     "device-refuses": "told as silent when it lasts",
     "counters-fresh": "",
+    "device-renamed": "the same device: the event says what to rename",
+    "device-replaced": "its counters began anew: told as reset",
     "collector-late": "missing polls are gaps; the collector's own heartbeat is degraded",
     "trap-refused": "polls tell the same, later",
     "trap-storm": "polls tell the same, later",

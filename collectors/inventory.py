@@ -105,6 +105,7 @@ class SnmpAccess(_Table, frozen=True):
     credentials: str
     port: int = 161
     engine: Engine | None = None  # None: the inventory's ``engine``
+    sys_name: str = ""  # who is to answer; empty: who did at first, unless its name is another device's
 
 
 class NetconfAccess(_Table, frozen=True):

@@ -1,4 +1,5 @@
-"""How the collector itself is: silent targets, and what it lately failed to do in time.
+"""How the collector itself is: silent targets, and such as another device answers for; and what it lately
+failed to do in time.
 
 Counters only grow; what counts is whether one of these grew *lately*. A collector that cannot keep up spoils
 measurements quietly (polls late, probes unsent, datagrams that the kernel dropped), so it says so itself, in
@@ -41,4 +42,7 @@ class OwnHealth:
         silent = sorted(stats.silent)
         if silent:
             lately.insert(0, f"silent: {', '.join(silent[:_NAMED])}" + (" …" if len(silent) > _NAMED else ""))
+        if mistaken := sorted(set(stats.mistaken.values())):
+            more = f" (and {len(mistaken) - 1} more)" if len(mistaken) > 1 else ""
+            lately.insert(0, f"another device answers: {mistaken[0]}{more}")
         return ("degraded" if lately else "running"), "; ".join(lately), metrics

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -26,6 +27,7 @@ from collectors.netconf import NetconfPoller, OpenSessions
 from collectors.receive import plain_address
 from collectors.schedule import DEADLINE
 from collectors.snmp.engine import SnmpEngine
+from collectors.snmp.identity import Identities
 from collectors.snmp.open import RETRIES, Shared, open_engine
 from collectors.snmp.places import Places
 from collectors.snmp.poller import SnmpPoller
@@ -42,6 +44,7 @@ MAX_THREADS = 256  # NETCONF targets beyond this wait for one another
 SNMP_AT_ONCE = 64  # devices read at the same time; those that are silent do not count
 TOPOLOGIES_AT_ONCE = 16  # likewise; their tables are long
 _OTHER_FILES = 1024  # broker connections, libraries, logs
+_SAVE_S = 10.0
 _ANNOTATIONS_S = 300.0  # sent again, for consumers that start from a short log
 
 
@@ -67,11 +70,16 @@ async def run_collectors(
     topology_s: float = 30.0,
     clock: Callable[[], int] = time.time_ns,
     share: Share | None = None,
+    identities: Path | None = None,
 ) -> None:
-    """Collect from every device of the inventory until ``stop`` is set. ``emit`` must not block."""
+    """Collect from every device of the inventory until ``stop`` is set. ``emit`` must not block.
+
+    ``identities``: the file that remembers who answers where; None: only until the end.
+    """
     stats = stats if stats is not None else CollectorStats()
     periods = Periods(poll_s=poll_s, netconf_s=netconf_s, topology_s=topology_s, bin_s=window_s / 2)
-    crew = _Crew(inventory, emit, stats, periods, clock, share or Share())
+    known = Identities(inventory.network, inventory.devices, identities)
+    crew = _Crew(inventory, emit, stats, periods, clock, share or Share(), known)
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
@@ -101,8 +109,10 @@ class _Crew:
         periods: Periods,
         clock: Callable[[], int],
         share: Share,
+        identities: Identities,
     ) -> None:
         self._inventory = inventory
+        self._identities = identities
         self._share = share
         self._emit_to = emit
         self._stats = stats
@@ -126,7 +136,7 @@ class _Crew:
 
     def work(self) -> list[Coroutine[None, None, None]]:
         """One coroutine for each task."""
-        found = [self._annotate()]
+        found = [self._annotate(), self._keep_identities()]
         for device in self._inventory.devices:
             if device.snmp is not None:
                 found += [target.run() for target in self._snmp(device)]
@@ -152,6 +162,7 @@ class _Crew:
 
     async def close(self) -> None:
         """Let go of sockets and threads."""
+        self._identities.save()
         for poller in self._pollers:
             poller.cut()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -180,6 +191,7 @@ class _Crew:
             gate=self._gate.turn,
             topology_gate=self._topology_gate.turn,
             places=self._places,
+            identities=self._identities,
         )
         work = SnmpWork(poller, self._emit, asyncio.Event(), int(self._periods.poll_s * 1e9))
         if self._traps is not None:
@@ -216,6 +228,11 @@ class _Crew:
             stats=self._stats,
             clock=self._clock,
         )
+
+    async def _keep_identities(self) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_S)
+            self._identities.save()
 
     async def _annotate(self) -> None:
         while True:

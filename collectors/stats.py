@@ -45,6 +45,7 @@ class CollectorStats:
     overruns: int = 0  # polls that the collector did not get round to
     late: set[str] = field(default_factory=set)  # targets that it has not got round to now
     silent: set[str] = field(default_factory=set)  # targets that do not answer now
+    mistaken: dict[str, str] = field(default_factory=dict)  # targets that others answer for → what to do
     datagrams: int = 0
     unknown_datagrams: int = 0  # from addresses that are not in the inventory
     undecoded_datagrams: int = 0
@@ -72,6 +73,7 @@ class CollectorStats:
             "overruns": self.overruns,
             "late_targets": len(self.late),
             "silent_targets": len(self.silent),
+            "wrong_devices": len(set(self.mistaken.values())),
             "datagrams": self.datagrams,
             "unknown_datagrams": self.unknown_datagrams,
             "undecoded_datagrams": self.undecoded_datagrams,

@@ -20,6 +20,7 @@ import structlog
 from collectors import schedule
 from collectors.gate import Overrun
 from collectors.netconf import NetconfPoller, Reading
+from collectors.snmp.identity import REPLACED, WrongDevice
 from collectors.snmp.poller import SnmpPoller
 from collectors.staleness import Standing, of_interface, of_queue
 from collectors.stats import CollectorStats
@@ -221,6 +222,8 @@ class Target:
             self._overran(deadline_s)
         except TimeoutError:
             self._timed_out(deadline_s)
+        except WrongDevice as error:
+            self._mistaken(str(error))
         except (DeviceError, DecodeError, InventoryError) as error:
             self._refused(str(error))
         else:
@@ -241,7 +244,8 @@ class Target:
         was_silent = self.health.silent
         if self.health.succeeded():
             self._log().info("device answers again")
-        if was_silent:
+        was_another = self.stats.mistaken.pop(self.name, "")
+        if was_silent or was_another:
             self.stats.silent.discard(self.name)
             self._tell("device-back")
 
@@ -257,6 +261,16 @@ class Target:
         if self.health.refused(complaint):
             self._log().warning("device cannot be read", reason=complaint)
             self._tell("device-refuses", f"{self.protocol}: {complaint}")
+
+    def _mistaken(self, complaint: str) -> None:
+        """It answers, but is another device: what it says is not booked as this one's."""
+        self.stats.errors += 1
+        self.stats.silent.discard(self.name)
+        self.stats.mistaken[self.name] = complaint
+        if self.health.refused(complaint):
+            self._log().warning("another device answers", reason=complaint)
+            self._tell("wrong-device", f"{self.protocol}: {complaint}")
+        self.health.failures = 0  # it answers well: no reason to ask it less often
 
     def _tell(self, kind: str, detail: str = "") -> None:
         if self.announces:
@@ -282,6 +296,8 @@ class SnmpWork:
     topology_moved: asyncio.Event
     period_ns: int
     watch: InterfaceWatch = field(default_factory=InterfaceWatch)
+    believed: bool = True  # false: another device answers
+    _replaced: bool = False
     addresses_seen: Callable[[tuple[str, ...]], None] = lambda addresses: None
 
     def name_of(self, if_index: int) -> str:
@@ -296,7 +312,7 @@ class SnmpWork:
 
     async def poll(self) -> None:
         """One poll of the device."""
-        sample, events = self.watch.judge(await self.poller.sample(), self.period_ns)
+        sample, events = self.watch.judge(await self._sample(), self.period_ns)
         self.emit(sample)
         for event in events:
             self.emit(event)
@@ -305,9 +321,41 @@ class SnmpWork:
         for report in await self.poller.delays():
             self.emit(report)
 
+    async def _sample(self) -> DeviceSample:
+        """The sample; an empty one before it where the hardware is another, for no rate spans both."""
+        try:
+            sample = await self.poller.sample()
+        except WrongDevice:
+            self.believed = False
+            self.emit(self.poller.nothing(self.poller.clock(), "wrong-device"))
+            raise
+        self.believed = True
+        self._tell_news()
+        if self._replaced:
+            self._replaced, self.watch = False, InterfaceWatch()
+            self.emit(self.poller.nothing(sample.observed_at_ns - 1, "reset"))
+        return sample
+
+    def _tell_news(self) -> None:
+        poller = self.poller
+        news, poller.news = poller.news, []
+        self._replaced |= any(one.kind == REPLACED for one in news)
+        for kind, detail in ((one.kind, one.detail) for one in news):
+            structlog.get_logger(LOG).info(kind, device=poller.device, detail=detail)
+            self.emit(
+                NetworkEvent(
+                    network=poller.network,
+                    device=poller.device,
+                    observed_at_ns=poller.clock(),
+                    kind=kind,
+                    detail=detail,
+                )
+            )
+
     async def poll_topology(self) -> None:
         """One reading of neighbours, addresses and routes."""
         topology = await self.poller.topology()
+        self._tell_news()
         self.addresses_seen(tuple(one.address for one in topology.addresses))
         self.emit(topology)
 

@@ -48,6 +48,11 @@ class Watched(Protocol):
         """A trap told this; the next poll need not."""
         ...
 
+    @property
+    def believed(self) -> bool:
+        """Whether it is the device that answers at its address."""
+        ...
+
 
 def open_trap_socket(endpoint: tuple[str, int]) -> socket.socket:
     """The bound UDP socket, non-blocking; InventoryError when the address cannot be had."""
@@ -155,7 +160,7 @@ class TrapListener:
         return found.response
 
     def _accept(self, sender: _Sender, told: Notification, now_ns: int) -> None:
-        if not told.kind or self._seen.again(sender.device, told):
+        if not told.kind or not sender.watched.believed or self._seen.again(sender.device, told):
             return
         interface = interface_of(told, sender.watched.name_of)
         uptime_s = None if told.uptime_ticks is None else told.uptime_ticks / 100

@@ -60,6 +60,7 @@ def run_collect(settings: Settings, stop: threading.Event) -> None:
                 stop=ended,
                 stats=stats,
                 share=share_of(settings, inventory, 0),
+                identities=settings.run_path / "identities.json",
             )
             await beats
             topics.cancel()

@@ -48,6 +48,7 @@ def interfaces(state: Columns, counters: Columns, counters_32: Columns) -> tuple
                 oper_up=described["oper"](index) == _UP,
                 discontinuity_at_ns=None if discontinuity is None else discontinuity * TICK_NS,
                 counter_bits=64 if wide else 32,
+                stale=False,  # only the polls before can tell
                 **values,
             )
         )

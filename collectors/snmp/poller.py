@@ -8,6 +8,9 @@ counter is the poll's period, whatever the round trip.
 Names, speeds and administrative states seldom change. They are read with the first poll, once a minute, and
 at once when something hints at a change: another set of interfaces, another state of one, a change stamp
 that moved, a sysUpTime that went back. So a renumbered interface never gets its neighbour's counters.
+
+Who answers is read in the first request of every reading, and held against who was known to
+(:mod:`collectors.snmp.identity`): of another device nothing more is read.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from dataclasses import dataclass, field
 
 from collectors.snmp import tables as t
 from collectors.snmp.engine import Index, SnmpEngine, Value
+from collectors.snmp.identity import REPLACED, Identities, News, identity_of
 from collectors.snmp.interfaces import TICK_NS, interface_names, interfaces, needs_32
 from collectors.snmp.neighbours import lldp_neighbours, ospf_neighbours
 from collectors.snmp.places import Places
 from collectors.snmp.probing import Probes
 from collectors.snmp.qos import queues
-from collectors.snmp.reading import columns, first_table, more, scalars
+from collectors.snmp.reading import columns, first_table, more
 from collectors.snmp.tables import text
 from collectors.snmp.topology import addresses, addresses_old, routes, routes_old
 from twin.errors import DeviceError
@@ -77,6 +81,8 @@ class SnmpPoller:
     gate: Gate = _no_gate
     topology_gate: Gate = _no_gate
     places: Places = field(default_factory=Places)  # shared by all pollers of a collector
+    identities: Identities | None = None  # likewise; None: whoever answers is believed
+    news: list[News] = field(default_factory=list)  # of who answers; whoever polls takes it
     moved: bool = False  # a change stamp has moved between the last two samples
     names: Mapping[int, str] = field(default_factory=dict)  # ifIndex → ifName, as last seen
     _stamps: Mapping[str, int | None] = field(default_factory=dict)
@@ -90,7 +96,7 @@ class SnmpPoller:
     async def sample(self) -> DeviceSample:
         """One poll of the counters and states of all interfaces."""
         begin = time.perf_counter()
-        system = await scalars(self.engine, {**t.SYSTEM, **t.CHANGE_STAMPS})
+        system = await self._begin(self.engine)
         stamps = {name: system[name] for name in t.CHANGE_STAMPS}
         self.moved = bool(self._stamps) and stamps != self._stamps
         self._stamps = stamps
@@ -115,6 +121,25 @@ class SnmpPoller:
             quality=("counters-32bit",) if any(i.counter_bits == 32 for i in found) else (),
         )
 
+    async def _begin(self, engine: SnmpEngine) -> dict[str, int | None]:
+        """Uptime and change stamps, from the right device; WrongDevice when another one answers."""
+        numbers = {**t.SYSTEM, **t.CHANGE_STAMPS}
+        answer = await engine.get([*numbers.values(), *t.IDENTITY.values()])
+        told = {name: t.integer(answer.get(oid)) for name, oid in numbers.items()}
+        if self.identities is not None:
+            uptime_ns = None if told["uptime"] is None else told["uptime"] * TICK_NS
+            news = self.identities.check(self.device, identity_of(answer), uptime_ns, self.clock())
+            if any(one.kind == REPLACED for one in news):
+                self._state = _State()
+            self.news += news
+        return told
+
+    def nothing(self, at_ns: int, why: str) -> DeviceSample:
+        """A sample without an interface: no rate spans it."""
+        return DeviceSample(
+            network=self.network, device=self.device, observed_at_ns=at_ns, source="snmp", quality=(why,)
+        )
+
     async def _interface_state(self, oper: Mapping[Index, Value], uptime: int) -> t.Columns:
         if not oper:
             raise DeviceError("the agent shows no ifTable: allow 1.3.6.1.2.1 in its view")
@@ -136,6 +161,7 @@ class SnmpPoller:
     async def topology(self) -> DeviceTopology:
         """Neighbours, addresses and routes; also refreshes what is known of the probes."""
         try:
+            await self._begin(self.topology_engine)
             names = interface_names(await columns(self.topology_engine, t.INTERFACE_NAMES))
             async with self.topology_gate():
                 return await self._topology(self.topology_engine, names)

@@ -36,6 +36,14 @@ SYSTEM: ColumnTable = {
     "uptime": UPTIME,  # sysUpTime, RFC 3418
     "engine_boots": "1.3.6.1.6.3.10.2.1.2.0",  # snmpEngineBoots, RFC 3411
 }
+# Who answers: collectors.snmp.identity.
+IDENTITY: ColumnTable = {
+    "name": SYS_NAME,
+    "model": "1.3.6.1.2.1.1.2.0",  # sysObjectID
+    "engine_id": "1.3.6.1.6.3.10.2.1.1.0",  # snmpEngineID, RFC 3411
+    "subtype": f"{_LLDP}.3.1.0",  # lldpLocChassisIdSubtype
+    "chassis": f"{_LLDP}.3.2.0",
+}
 # When one of these moves, the device's topology is read again at once.
 CHANGE_STAMPS: ColumnTable = {
     "interfaces": "1.3.6.1.2.1.31.1.5.0",  # ifTableLastChange

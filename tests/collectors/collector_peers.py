@@ -80,11 +80,14 @@ async def eventually(condition: Callable[[], object], within_s: float = 10.0) ->
 
 
 @contextmanager
-def running_snmpd(program: str, directory: Path, more: str = "") -> Iterator[int]:
-    """net-snmp's snmpd on a loopback port of its own, ``more`` in its configuration; gives the port."""
-    config, log, port = directory / "snmpd.conf", directory / "log", free_udp_port()
+def running_snmpd(
+    program: str, directory: Path, more: str = "", endpoint: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[int]:
+    """net-snmp's snmpd on a loopback port (0: of its own), ``more`` in its configuration; gives the port."""
+    config, log, port = directory / "snmpd.conf", directory / "log", endpoint[1] or free_udp_port()
+    log.unlink(missing_ok=True)
     config.write_text(
-        f"agentaddress udp:127.0.0.1:{port}\n"
+        f"agentaddress udp:{endpoint[0]}:{port}\n"
         f"rocommunity {SECRETS['T_COMMUNITY']} 127.0.0.1\n"
         f"createUser ndtwin SHA-256 {SECRETS['T_AUTH']} AES {SECRETS['T_PRIVACY']}\n"
         f"rouser ndtwin authpriv\n{more}"

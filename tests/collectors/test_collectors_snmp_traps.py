@@ -45,6 +45,7 @@ class Poller:
 
     names: dict[int, str] = field(default_factory=lambda: {7: "ge-0/0/7"})
     heard: list[tuple[str, str]] = field(default_factory=list)
+    believed: bool = True
 
     def name_of(self, if_index: int) -> str:
         """From the last poll."""
@@ -191,6 +192,14 @@ async def test_wrong_keys_and_replays_are_one_clear_event_each(listening: Listen
     assert "authentication key" in refused[1]
     assert "time window" in refused[2]
     assert not any(secret in str(listening.events) + str(logs) for secret in SECRETS.values())
+
+
+@pytest.mark.live
+async def test_a_trap_of_another_device_at_its_address_is_not_booked(listening: Listening) -> None:
+    """While SNMP says that another one answers there; an inform is acknowledged all the same."""
+    listening.poller.believed = False
+    assert await listening.send("snmpinform", "-v2c", *COMMUNITY, listening.to, *LINK) == 0
+    assert (listening.events, listening.poller.heard, listening.stats.traps) == ([], [], 1)
 
 
 @pytest.mark.live
