@@ -195,7 +195,9 @@ class _Crew:
         )
         work = SnmpWork(poller, self._emit, asyncio.Event(), int(self._periods.poll_s * 1e9))
         if self._traps is not None:
-            self._traps.watch(device.name, plain_address(device.address), work)
+            assert device.snmp is not None, "callers pass devices with snmp"
+            credentials = self._inventory.credentials[device.snmp.credentials]
+            self._traps.watch(device.name, plain_address(device.address), work, credentials)
             work.addresses_seen = partial(self._traps.also, device.name)
         counters = self._target(device, "snmp", self._periods.poll_s, work.poll)
         topology = self._target(device, "snmp-topology", self._periods.topology_s, work.poll_topology)

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from collectors.inventory import Credentials
 from collectors.snmp.trap_receiver import TrapReceiver
 from collectors.snmp.traps import Allowance, Notification, Seen, interface_of, notification_of
 from collectors.stats import CollectorStats
@@ -75,6 +76,7 @@ class _Sender:
 
     device: str
     watched: Watched
+    credentials: Credentials | None
     allowance: Allowance = field(default_factory=lambda: Allowance(*PER_DEVICE))
     complaints: set[str] = field(default_factory=set)
 
@@ -100,9 +102,11 @@ class TrapListener:
         self._altogether = Allowance(*ALTOGETHER)
         self._unknown: set[str] = set()
 
-    def watch(self, device: str, address: str, watched: Watched) -> None:
-        """Hear a device at its management address."""
-        self._senders[address] = _Sender(device, watched)
+    def watch(
+        self, device: str, address: str, watched: Watched, credentials: Credentials | None = None
+    ) -> None:
+        """Hear a device at its management address, under its credential set (None: under any)."""
+        self._senders[address] = _Sender(device, watched, credentials)
 
     def also(self, device: str, addresses: tuple[str, ...]) -> None:
         """Hear it at these addresses too, where nobody else is known."""
@@ -151,7 +155,7 @@ class TrapListener:
         if not (sender.allowance.take(now_ns) and self._altogether.take(now_ns)):
             self._storm(sender, now_ns)
             return b""
-        found = self._receiver.receive(datagram, source)
+        found = self._receiver.receive(datagram, source, sender.credentials)
         if found.refused:
             self._refused(sender, found.refused, now_ns)
         elif found.bindings:

@@ -90,13 +90,16 @@ def _inventory() -> Inventory:
     return inventory_of(*devices, more="[traps]\n")
 
 
+INVENTORY = _inventory()
+
+
 @pytest.fixture
 async def listening(tmp_path: Path, need_tool: Callable[[str], str]) -> AsyncIterator[Listening]:
     """A listener that hears 127.0.0.1 as device R1."""
     need_tool("snmptrap")
     events: list[Record] = []
     stats, poller = CollectorStats(), Poller()
-    listener = trap_listener(_inventory(), events.append, stats, time.time_ns)
+    listener = trap_listener(INVENTORY, events.append, stats, time.time_ns)
     listener.watch("R1", "127.0.0.1", poller)
     port = free_udp_port()
     task = asyncio.create_task(listener.run(("127.0.0.1", port)))
@@ -104,6 +107,12 @@ async def listening(tmp_path: Path, need_tool: Callable[[str], str]) -> AsyncIte
     yield Listening(port, listener, stats, events, poller, tmp_path)  # type: ignore[arg-type]  # only events come
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def _watch(listening: Listening, credentials: str) -> None:
+    """127.0.0.1 is polled under this set from now on, and nothing was heard of it."""
+    listening.poller.heard.clear()
+    listening.listener.watch("R1", "127.0.0.1", listening.poller, INVENTORY.credentials[credentials])
 
 
 COMMUNITY = ("-c", SECRETS["T_COMMUNITY"])
@@ -192,6 +201,58 @@ async def test_wrong_keys_and_replays_are_one_clear_event_each(listening: Listen
     assert "authentication key" in refused[1]
     assert "time window" in refused[2]
     assert not any(secret in str(listening.events) + str(logs) for secret in SECRETS.values())
+
+
+def _v3_open(level: str, at: str = "3,1000") -> tuple[str, ...]:
+    """With less than authPriv: with the user's name alone, or with the authentication key."""
+    auth = ("-a", "SHA-256", "-A", SECRETS["T_AUTH"]) if level == "authNoPriv" else ()
+    return ("-v3", "-e", "8000000001020304", "-Z", at, "-u", "ndtwin", "-l", level, *auth)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("level", ["noAuthNoPriv", "authNoPriv"])
+async def test_less_security_than_a_user_has_is_refused(listening: Listening, level: str) -> None:
+    """Who knows its name alone cannot tell a link down, nor make what the device tells look replayed."""
+    _watch(listening, "v3")
+    await listening.send("snmptrap", *_v3_open(level, at="2147483640,9"), listening.to, *LINK)
+    await eventually(lambda: listening.stats.refused_traps == 1)
+    assert [(event.kind, event.detail[:18]) for event in listening.events] == [
+        ("trap-refused", "with less security")
+    ]
+    await listening.send("snmptrap", *_v3(), listening.to, *LINK)
+    await eventually(lambda: listening.poller.heard == [("link-down", "ge-0/0/7")])
+    assert listening.stats.refused_traps == 1
+
+
+@pytest.mark.live
+async def test_a_device_is_heard_under_its_own_credential_set_only(listening: Listening) -> None:
+    """One of version 3 is not heard under another's community, nor one of version 2c by another's user."""
+    _watch(listening, "v3")
+    await listening.send("snmptrap", "-v2c", *COMMUNITY, listening.to, *LINK)
+    await eventually(lambda: listening.stats.refused_traps == 1)
+    _watch(listening, "v2c")
+    await listening.send("snmptrap", *_v3(), listening.to, *LINK)
+    await eventually(lambda: listening.stats.refused_traps == 2)
+    assert listening.poller.heard == []
+    assert [event.detail[:28] for event in listening.events] == ["under another credential set"] * 2
+    await listening.send("snmptrap", "-v2c", *COMMUNITY, listening.to, *LINK)
+    await eventually(lambda: listening.poller.heard == [("link-down", "ge-0/0/7")])
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("program", ["snmptrap", "snmpinform"])
+async def test_users_of_one_name_have_the_keys_of_their_device(listening: Listening, program: str) -> None:
+    """Two credential sets, one user name, other keys: each device is read with its own, in turn."""
+    sets = [INVENTORY.credentials[one] for one in ("v3", "v3-wrong")]
+    listening.listener._receiver = TrapReceiver(sets)
+    engine = () if program == "snmpinform" else ("-e", "8000000001020304", "-Z", "3,1000")
+    for number, (name, key) in enumerate((("v3", "T_AUTH"), ("v3-wrong", "T_WRONG"), ("v3", "T_AUTH"))):
+        _watch(listening, name)
+        secrets = ("-A", SECRETS[key], "-x", "AES", "-X", SECRETS["T_PRIVACY"])
+        user = ("-v3", *engine, "-u", "ndtwin", "-l", "authPriv", "-a", "SHA-256", *secrets)
+        assert await listening.send(program, *user, listening.to, str(100 + number), *LINK[1:]) == 0
+        await eventually(lambda: len(listening.poller.heard) == 1)
+    assert listening.stats.refused_traps == 0
 
 
 @pytest.mark.live
