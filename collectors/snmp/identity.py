@@ -23,6 +23,9 @@ first believed is remembered, over restarts too. Then:
     | none to compare   | same  | the device                                                       |
     | none to compare   | other | renamed if its uptime goes on, else wrong                        |
 
+Hardware that is replaced again within ten minutes is several devices that answer by turns, behind a virtual
+address: the one that came last is believed, the others are wrong.
+
 At first sight a device is wrong whose sysName is another one's name in the inventory. The operator has the
 last word: ``snmp.sys_name`` in the inventory names who is to answer, and a changed address makes who answers
 there be learnt anew.
@@ -46,6 +49,7 @@ from twin.errors import DeviceError
 
 MAX_OCTETS = 16 << 20  # of the file: 100,000 devices
 _UPTIME_SLACK_NS = 2_000_000_000
+_BY_TURNS_NS = 600_000_000_000
 _MAC = 4  # LldpChassisIdSubtype
 _OF_ADDRESS = (1, 2)  # fifth octet of an SnmpEngineID: made of an IPv4 or IPv6 address
 _MARKS = {"engine_id": "engine id", "chassis": "chassis"}
@@ -113,6 +117,7 @@ class Identities:
     path: Path | None = None
     _known: dict[str, Known] = field(default_factory=dict)
     _uptime_ns: dict[str, tuple[int, int]] = field(default_factory=dict)  # device → (sysUpTime, when)
+    _replaced_ns: dict[str, int] = field(default_factory=dict)  # device → when its hardware was
     _changed: bool = False
 
     def __post_init__(self) -> None:
@@ -126,6 +131,8 @@ class Identities:
             self._note(device, uptime_ns, now_ns)
             return ()
         sight, reason = self._compare(wanted, known, found, self._goes_on(device, uptime_ns, now_ns))
+        if sight == "replaced":
+            sight, reason = self._once(device, now_ns)
         if sight == "wrong":
             raise WrongDevice(_complaint(wanted, found, reason))
         self._note(device, uptime_ns, now_ns)
@@ -139,6 +146,13 @@ class Identities:
             "its neighbours name it so too, so rename it in the inventory"
         )
         return (News(RENAMED, f"snmp: {detail}"),)
+
+    def _once(self, device: str, now_ns: int) -> tuple[Sight, str]:
+        again = now_ns - self._replaced_ns.get(device, now_ns - _BY_TURNS_NS) < _BY_TURNS_NS
+        if again:
+            return "wrong", "several devices answer there by turns"
+        self._replaced_ns[device] = now_ns
+        return "replaced", ""
 
     def _known_at(self, device: str) -> Identity | None:
         known = self._known.get(device)

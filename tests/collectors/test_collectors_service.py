@@ -19,7 +19,7 @@ from collectors.listener import MAX_LETTERS_PER_S, FlowListener
 from collectors.receive import open_socket, plain_address
 from collectors.service import run_collectors
 from collectors.stats import CollectorStats
-from collectors.targets import InterfaceWatch
+from collectors.watch import InterfaceWatch
 from ndtwin.lab import ipfix_encoder as lab_ipfix
 from twin.errors import InventoryError
 from twin.records import (

@@ -146,6 +146,15 @@ def test_at_first_sight_a_name_of_another_device_is_wrong() -> None:
     assert sight(known, "east", Identity(name="east"), 0) == ""
 
 
+def test_devices_that_answer_by_turns_are_no_replacement() -> None:
+    """Members of a cluster share its name and its address: told once as replaced, then as wrong."""
+    known = identities()
+    one, other = (Identity(name="fw", engine_id=mark.engine_id) for mark in (A, B))
+    told = [sight(known, "west", (one, other)[n % 2], 5 * n) for n in range(6)]
+    assert told == ["", "device-replaced", "wrong", "", "wrong", ""]
+    assert sight(known, "west", one, 700) == "device-replaced"  # for good, ten minutes later
+
+
 def test_the_operator_has_the_last_word() -> None:
     """sys_name in the inventory decides who is believed, whatever was known."""
     known = identities(west=', sys_name = "core-2"')
@@ -344,6 +353,20 @@ async def test_two_devices_that_swap_addresses_are_not_booked_as_each_other(
         series.add(one, number.to_bytes(4))
     wrong_ns = [one.observed_at_ns for one in of(log, "CA1") if "wrong-device" in one.quality]
     assert series.rates(min(wrong_ns), max(wrong_ns), RateRules())[0] == {}
+
+
+async def test_an_address_that_two_devices_share_by_turns_is_told_once(pair: Pair, tmp_path: Path) -> None:
+    """Every other poll is another's: one event; what the device itself says is booked."""
+    async with collecting(two(pair.ports), tmp_path / "identities.json") as (log, stats):
+        await eventually(lambda: len(of(log, "WA")) >= 2)
+        for turn in range(6):
+            await pair.answer(*((1, 1), (0, 1))[turn % 2])
+            seen = len(of(log, "WA"))
+            await eventually(lambda seen=seen: len(of(log, "WA")) > seen)  # type: ignore[misc]  # bound now
+        assert stats.mistaken
+        await eventually(lambda: not stats.mistaken)
+    told = [event.kind for event in events(log, "wrong-device", "device-back") if event.device == "WA"]
+    assert told == ["wrong-device", "device-back"]
 
 
 async def test_a_swap_that_happened_while_nobody_looked_is_told(pair: Pair, tmp_path: Path) -> None:

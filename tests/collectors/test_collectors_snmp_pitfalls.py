@@ -14,7 +14,8 @@ from collectors.gate import Gate
 from collectors.snmp.interfaces import TICK_NS, interfaces
 from collectors.snmp.tables import Columns
 from collectors.stats import CollectorStats
-from collectors.targets import InterfaceWatch, Target
+from collectors.targets import Target
+from collectors.watch import InterfaceWatch
 from stream.rates import CounterSeries, RateRules
 from twin.records import DeviceSample, InterfaceCounters
 

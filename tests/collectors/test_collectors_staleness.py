@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from collectors.staleness import HANGS_S, IDLE_POLLS, IDLE_S, Counts, Standing
-from collectors.targets import InterfaceWatch
+from collectors.watch import InterfaceWatch
 from stream.rates import CounterSeries, RateRules
 from twin.records import DeviceSample, InterfaceCounters, NetworkEvent, QueueCounters
 

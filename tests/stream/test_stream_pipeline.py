@@ -22,6 +22,7 @@ from strategies import (
     name,
 )
 
+from collectors.watch import InterfaceWatch
 from stream.codec import decode
 from stream.pipeline import NetworkPipeline, PipelineSettings
 from twin.errors import ConfigError
@@ -178,6 +179,51 @@ def test_a_missing_poll_is_flagged_in_the_windows_it_mixes() -> None:
         log.append(record)
     found = states(log)
     assert {k for k, (update, _) in found.items() if "gap:R001" in update.quality} == {2, 3}
+
+
+def cached(log: Iterable[Record], device: str, every_s: int, *, judged: bool) -> list[Record]:
+    """The log with a device whose agent refreshes its counters seldom; as a collector judges it, or raw."""
+    watch, told = InterfaceWatch(), list[Record]()
+    for record in log:
+        if not isinstance(record, DeviceSample) or record.device != device:
+            told.append(record)
+            continue
+        age_ns = (record.observed_at_ns - T0) % (every_s * S)
+        old = RING.sample(int(device[1:]), record.observed_at_ns - age_ns)
+        shown = msgspec.structs.replace(record, interfaces=old.interfaces)
+        told.append(watch.judge(shown, 5 * S)[0] if judged else shown)
+    return told
+
+
+def test_an_agents_cache_makes_no_load_of_nothing_and_no_spike() -> None:
+    """What R001 sends is measured at the far ends meanwhile, and windows say why. Raw it would be wrong."""
+    log = RING.log(120)
+    raw = states(cached(log, "R001", 30, judged=False), until_s=130)
+    found = states(cached(log, "R001", 30, judged=True), until_s=130)
+    true = states(log, until_s=130)
+    out = found[3][1].network.link_names.index("R001->R002")
+    wrong = [view.link_load_bps[out] / LOAD_BPS[0] for k, (_, view) in raw.items() if k > 3]
+    assert min(wrong) == 0
+    assert max(wrong) > 1.5
+    for k, (update, view) in found.items():
+        if 3 < k < 12:
+            assert view.link_load_bps == pytest.approx(true[k][1].link_load_bps, rel=0.02)
+            assert "stale:R001" in update.quality
+    assert {int(view.link_measured[out]) for k, (_, view) in found.items() if 3 < k < 12} == {1, 2}
+
+
+def test_stale_rows_outlast_a_restart() -> None:
+    """Stopped and restored after every record: the same states, though intervals reach over three windows."""
+    log = cached(RING.log(120), "R001", 30, judged=True)
+    whole, taken, restored = NetworkPipeline(), list[Record](), list[Record]()
+    parts = NetworkPipeline()
+    for record in log:
+        taken += [*whole.on_time(event_time_ns(record)), *whole.on_record(record)]
+        restored += [*parts.on_time(event_time_ns(record)), *parts.on_record(record)]
+        blob, parts = parts.snapshot(), NetworkPipeline()
+        parts.restore(blob)
+    assert taken
+    assert restored == taken
 
 
 def test_what_a_topology_complains_of_holds_until_there_is_a_newer_one() -> None:
