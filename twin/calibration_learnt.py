@@ -12,6 +12,11 @@ so one window never tells offset and factor apart, but windows of different load
 
     θ += c/v · e,        P −= c·cᵀ/v · g.
 
+An offset has a least value (no link is faster than light) and the factor has bounds. Offset and factor
+balance each other in P: when one stops at its bound the other takes what P makes likely of that,
+θ₂ += P₁₂/P₁₁ · (bound − θ₁), and likewise the other way round. Otherwise it would balance a move that was
+never made, and run away with every window.
+
 P grows by a random walk that makes the gain settle at 1/memory. ``wander`` has a factor of its own for every
 link, moved so that e/√(v·g) has the variance one: bursts are learnt as noise, not as delay.
 
@@ -170,15 +175,20 @@ class LinkCorrections:
         variance = prior.variance
         offset = self.offset_s + by_offset / variance * e
         excess = self.excess + by_excess / variance * e
-        self._set("offset_s", np.clip(offset, slowest, GREATEST_OFFSET_S), live)
-        self._set("excess", np.clip(excess, FACTORS[0] - 1, FACTORS[1] - 1), live)
         learnt = resolved / variance
         a = np.maximum(a - by_offset**2 * learnt, 1e-18)
         d = np.maximum(d - by_excess**2 * learnt, 1e-9)
         most = 0.999 * np.sqrt(a * d)
+        b = np.clip(b - by_offset * by_excess * learnt, -most, most)
+        possible = np.clip(offset, slowest, GREATEST_OFFSET_S)
+        excess, offset = excess + b / a * (possible - offset), possible
+        possible = np.clip(excess, FACTORS[0] - 1, FACTORS[1] - 1)
+        offset = np.clip(offset + b / d * (possible - excess), slowest, GREATEST_OFFSET_S)
+        self._set("offset_s", offset, live)
+        self._set("excess", possible, live)
         self._set("offset_variance", a, live)
         self._set("excess_variance", d, live)
-        self._set("covariance", np.clip(b - by_offset * by_excess * learnt, -most, most), live)
+        self._set("covariance", b, live)
 
     def _learn_wander(self, prior: LinkPrior, held: Floats, live: NDArray[np.bool_]) -> None:
         """A link that is still uncertain tells nothing of its wander."""

@@ -160,6 +160,29 @@ def test_no_link_gets_faster_than_light_allows() -> None:
     assert (corrected(calibration).prediction.mean_s > 0).all()
 
 
+@pytest.mark.parametrize("factor", [0.7, 0.1])
+def test_a_wait_that_is_shorter_is_learnt_where_no_offset_can_be_taken_back(factor: float) -> None:
+    """No propagation, so no offset below zero, and waits below what the model says: the factor learns it.
+
+    What cannot be taken from the offset goes to the factor, and what cannot be taken from that to the offset.
+    Otherwise the one that may still move runs away from the truth, farther with every window: it balances a
+    move that the other did not make.
+    """
+    network = replace(NETWORK, links=tuple(replace(one, propagation_delay_s=0.0) for one in NETWORK.links))
+    near = network.paths.lengths <= 2
+    calibration, dice = Calibration(network), np.random.default_rng(5)
+    for _ in range(60):
+        window = corrected(calibration, network, TRAFFIC.scaled(dice.uniform(0.7, 1.0)))
+        truth = window.parts.fixed_s + factor * window.parts.wait_s
+        reading = one_way(truth * np.exp(dice.normal(0.0, 0.2, PATHS)), np.where(near, 80.0, 0.0))
+        calibration.learn(window, [reading])
+    by_model, left = (
+        np.median(np.abs(one.mean_s[near] / truth[near] - 1)) for one in (window.said, window.corrected)
+    )
+    assert left < by_model / 3
+    assert calibration.worth.used
+
+
 def test_a_path_learns_what_its_links_do_not_explain() -> None:
     """A path 3 % slower than its links say ends within 1 % of what is measured, and its links stay."""
     calibration = Calibration(NETWORK)
