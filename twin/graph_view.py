@@ -161,7 +161,7 @@ def label_of(method: DelayMethod, direction: Direction) -> str:
     return f"{method}-{direction}" if (method, direction) in _SECOND_KINDS else method
 
 
-_SECOND_KINDS = {("stamp", "round-trip"), ("rttmon", "round-trip")}
+_SECOND_KINDS = {("stamp", "round-trip"), ("rttmon", "round-trip"), ("juniper-rpm", "one-way")}
 
 
 def _delays(planes: tuple[DelayPlane, ...], paths: int) -> dict[str, MeasuredDelays]:

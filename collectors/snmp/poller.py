@@ -27,7 +27,7 @@ from collectors.snmp.interfaces import TICK_NS, interface_names, interfaces, nee
 from collectors.snmp.neighbours import lldp_neighbours, ospf_neighbours
 from collectors.snmp.places import Places
 from collectors.snmp.probing import Probes
-from collectors.snmp.qos import queues
+from collectors.snmp.qos import has_policers, queues
 from collectors.snmp.reading import columns, first_table, more
 from collectors.snmp.tables import text
 from collectors.snmp.topology import addresses, addresses_old, routes, routes_old
@@ -211,7 +211,10 @@ class SnmpPoller:
 
     async def _queues(self) -> tuple[QueueCounters, ...]:
         policies = await columns(self.engine, t.QOS_POLICIES)
-        return queues(policies, await columns(self.engine, t.QOS_OBJECTS), self.names)
+        objects = await columns(self.engine, t.QOS_OBJECTS)
+        if has_policers(objects):
+            objects |= {name: await self.engine.walk(oid) for name, oid in t.QOS_POLICERS.items()}
+        return queues(policies, objects, self.names)
 
     async def delays(self) -> list[DelayReport]:
         """What the device's own probes measured since the last poll."""

@@ -14,9 +14,17 @@ round trip, and says that its clock was not synchronised. SD is source → desti
   run again reports nothing. Together with sysUpTime now it dates the run on our clock.
 
 An echo operation (ICMP or UDP) sends one packet a run and has no jitter row: its round trip is
-rttMonLatestRttOperCompletionTime, in milliseconds whatever the precision, if rttMonLatestRttOperSense is ok
-or overThreshold. A timeout lost the packet. Other senses (busy, not connected, …) say nothing of the path:
-such a run is left out.
+rttMonLatestRttOperCompletionTime, in milliseconds whatever the precision.
+
+How a run ended (RttResponseSense)
+----------------------------------
+The figures of a run count only if its sense is ok or overThreshold (a valid completion, only a slow one);
+otherwise they are 0 or those of an earlier run. Of the other senses three lost what was sent: timeout,
+sequenceError (what came back belongs to an earlier run, so this run's is late) and verifyError (it came
+back damaged, which is a loss by RFC 7680 section 2.4). They are told as that: by the row's own counts where
+these say that all was lost, else as many packets as the operation is configured to send, as a round trip,
+for nothing tells on which way. All others (disconnected, busy, notConnected, dropped, …) sent nothing: such
+a run says nothing of the path and is no news.
 """
 
 from __future__ import annotations
@@ -32,9 +40,12 @@ from collectors.snmp.tables import Columns, integer, text
 from twin.records import PathDelay
 
 _ECHO, _UDP_ECHO, _JITTER = 1, 5, 9  # RttMonRttType
-_OK, _OVER_THRESHOLD, _TIMEOUT = 1, 3, 4  # RttResponseSense
+_OK = 1  # RttResponseSense
+_COMPLETED = {_OK, 3}  # ok, overThreshold
+_LOST = {4, 8, 9}  # timeout, sequenceError, verifyError
 _MICROSECONDS = 2  # rttMonEchoAdminPrecision
 _SYNCHRONISED = 1  # rttMonLatestJitterOperNTPState
+_DEFAULT_PACKETS = 10  # rttMonEchoAdminNumPackets of a jitter operation
 _NS_PER_S = 1_000_000_000
 _HEADER_OCTETS = {4: 28, 6: 48}  # IP and UDP or ICMP, around a probe's payload
 
@@ -48,6 +59,7 @@ class Operation:
     frequency_s: int
     unit_s: float
     packet_bits: float
+    packets: int = 1  # that one run sends
     echo: bool = False
 
 
@@ -69,6 +81,7 @@ def operations(admin: Columns) -> tuple[Operation, ...]:
             continue
         precise = kind == _JITTER and admin.get("precision", {}).get(index) == _MICROSECONDS
         size = integer(admin.get("request_size", {}).get(index)) or 0
+        packets = integer(admin.get("packets", {}).get(index)) or _DEFAULT_PACKETS
         found.append(
             Operation(
                 index=index,
@@ -76,6 +89,7 @@ def operations(admin: Columns) -> tuple[Operation, ...]:
                 frequency_s=integer(admin.get("frequency_s", {}).get(index)) or 0,
                 unit_s=1e-6 if precise else 1e-3,
                 packet_bits=packet_bits(size, target),
+                packets=packets if kind == _JITTER else 1,
                 echo=kind != _JITTER,
             )
         )
@@ -95,19 +109,30 @@ def delays(
     runs = dict(seen)
     for operation in configured:
         row = {name: integer(column.get(operation.index)) or 0 for name, column in latest.items()}
-        completed = row.get("completed", 0)
-        if not completed or runs.get(operation.index) == completed:
+        completed, sense = row.get("completed", 0), _sense(operation, latest)
+        if not completed or runs.get(operation.index) == completed or sense not in _COMPLETED | _LOST:
             continue
         runs[operation.index] = completed
         end_ns = asked_at_ns - (max(uptime_ticks - completed, 0) + 1) * TICK_NS
         synchronised = row.get("ntp_state") == _SYNCHRONISED
-        if operation.echo:
-            round_trip += _echo(operation, row, end_ns)
+        if sense in _LOST and (operation.echo or row.get("rtt_count") or not _sent(row)):
+            round_trip.append(_all_lost(operation, end_ns))
+        elif operation.echo:
+            round_trip.append(_echo(operation, row, end_ns))
         elif synchronised and (row.get("ow_count") or not row.get("rtt_count")):
             one_way.append(_one_way(operation, row, end_ns))
         else:
             round_trip.append(_round_trip(operation, row, end_ns, synchronised=synchronised))
     return Delays(one_way=tuple(one_way), round_trip=tuple(round_trip), runs=runs)
+
+
+def _sense(operation: Operation, latest: Columns) -> int:
+    """How the run ended: as its jitter row says, else as the row that all operations have."""
+    for name in ("sense",) if operation.echo else ("jitter_sense", "sense"):
+        told = integer(latest.get(name, {}).get(operation.index))
+        if told is not None:
+            return told
+    return 0 if operation.echo else _OK  # a jitter row that says neither has figures of its own
 
 
 def _one_way(operation: Operation, row: Mapping[str, int], end_ns: int) -> PathDelay:
@@ -151,28 +176,37 @@ def _round_trip(
     )
 
 
-def _echo(operation: Operation, row: Mapping[str, int], end_ns: int) -> list[PathDelay]:
-    """One packet there and back, or lost; nothing where the run says nothing of the path."""
-    sense = row.get("sense", 0)
-    if sense not in (_OK, _OVER_THRESHOLD, _TIMEOUT):
-        return []
-    lost = sense == _TIMEOUT
-    took_s = 0.0 if lost else row.get("completion", 0) * operation.unit_s
-    return [
-        PathDelay(
-            destination=operation.target,
-            start_ns=end_ns - operation.frequency_s * _NS_PER_S,
-            end_ns=end_ns,
-            count=0 if lost else 1,
-            mean_s=took_s,
-            min_s=None if lost else took_s,
-            max_s=None if lost else took_s,
-            sent=1,
-            lost=1 if lost else 0,
-            packet_bits=operation.packet_bits,
-            error_s=operation.unit_s,
-        )
-    ]
+def _echo(operation: Operation, row: Mapping[str, int], end_ns: int) -> PathDelay:
+    """One packet there and back."""
+    took_s = row.get("completion", 0) * operation.unit_s
+    return PathDelay(
+        destination=operation.target,
+        start_ns=end_ns - operation.frequency_s * _NS_PER_S,
+        end_ns=end_ns,
+        count=1,
+        mean_s=took_s,
+        min_s=took_s,
+        max_s=took_s,
+        sent=1,
+        lost=0,
+        packet_bits=operation.packet_bits,
+        error_s=operation.unit_s,
+    )
+
+
+def _all_lost(operation: Operation, end_ns: int) -> PathDelay:
+    """A run of which nothing came back in time and whole."""
+    return PathDelay(
+        destination=operation.target,
+        start_ns=end_ns - operation.frequency_s * _NS_PER_S,
+        end_ns=end_ns,
+        count=0,
+        mean_s=0.0,
+        sent=operation.packets,
+        lost=operation.packets,
+        packet_bits=operation.packet_bits,
+        error_s=operation.unit_s,
+    )
 
 
 def _sent(row: Mapping[str, int]) -> int:

@@ -130,6 +130,7 @@ RTTMON_ADMIN: ColumnTable = {
     "frequency_s": f"{_RTT}.2.1.1.6",
     "target": f"{_RTT}.2.2.1.2",
     "request_size": f"{_RTT}.2.2.1.3",
+    "packets": f"{_RTT}.2.2.1.18",  # rttMonEchoAdminNumPackets
     "precision": f"{_RTT}.2.2.1.37",
 }
 RTTMON_JITTER: ColumnTable = {
@@ -143,6 +144,7 @@ RTTMON_JITTER: ColumnTable = {
     "loss_sd": f"{_RTT}.5.2.1.26",
     "loss_ds": f"{_RTT}.5.2.1.27",
     "loss_mia": f"{_RTT}.5.2.1.29",
+    "jitter_sense": f"{_RTT}.5.2.1.31",
     "sd_sum": f"{_RTT}.5.2.1.33",
     "sd_sum2": f"{_RTT}.5.2.1.34",
     "sd_min": f"{_RTT}.5.2.1.35",
@@ -174,6 +176,7 @@ RPM: ColumnTable = {
     "average_us": f"{_RPM}.3.1.5",
     "deviation_us": f"{_RPM}.3.1.7",
     "sum_us": f"{_RPM}.3.1.8",
+    "time_stamps": f"{_RPM}.1.1.3",  # jnxRpmResSampleTsType
     "target": f"{_PING}.2.1.4",
     "data_size": f"{_PING}.2.1.5",
     "frequency_s": f"{_PING}.2.1.10",
@@ -192,6 +195,21 @@ QOS_OBJECTS: ColumnTable = {
     "depth_octets": f"{_QOS}.18.1.1.1",
     "most_depth_octets": f"{_QOS}.18.1.1.2",
     "depth_packets": f"{_QOS}.18.1.1.9",
+}
+# Read where a class has a policer.
+QOS_POLICERS: ColumnTable = {
+    "conformed_packets": f"{_QOS}.17.1.1.3",
+    "conformed_octets": f"{_QOS}.17.1.1.6",
+    "exceeded_packets": f"{_QOS}.17.1.1.10",
+    "exceeded_octets": f"{_QOS}.17.1.1.13",
+    "violated_packets": f"{_QOS}.17.1.1.17",
+    "violated_octets": f"{_QOS}.17.1.1.20",
+    "conformed_action": f"{_QOS}.12.1.1.4",  # cbQosPoliceCfgConformAction, one action
+    "exceeded_action": f"{_QOS}.12.1.1.6",
+    "violated_action": f"{_QOS}.12.1.1.8",
+    "conformed_actions": f"{_QOS}.21.1.1.2",  # cbQosPoliceActionCfgConform, one of several
+    "exceeded_actions": f"{_QOS}.21.1.1.4",
+    "violated_actions": f"{_QOS}.21.1.1.6",
 }
 
 

@@ -30,6 +30,7 @@ PREFERENCE = (
     "ipfix-on-path",
     "stamp",
     "rttmon",
+    "juniper-rpm-one-way",
     "juniper-rpm",
     "stamp-round-trip",
     "rttmon-round-trip",

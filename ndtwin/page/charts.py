@@ -16,6 +16,7 @@ METHOD_COLOURS = {
     "stamp-round-trip": "#8fb35e",
     "disman-ping": "#ff9f6b",
     "juniper-rpm": "#f78fb3",
+    "juniper-rpm-one-way": "#fbc6d8",
     "openconfig-probes": "#d4a373",
 }
 FEW_POINTS = 60  # ten minutes: below that the dots have room

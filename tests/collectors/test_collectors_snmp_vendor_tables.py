@@ -5,6 +5,7 @@ GETBULK are net-snmp's own, and so is ifTable, in which ifIndex 1 is the loopbac
 
 - CISCO-CLASS-BASED-QOS-MIB: IOS numbers policies and objects from one counter (policy 1043, its class maps
   1045 and 1051), IOS XR with numbers beyond 2^31; settings stand under the configIndex alone.
+  Policers are objects below their class, their statistics under (policy, object), actions under configIndex.
 - JUNIPER-RPM-MIB: owner "nmc", test "vantx2-pgtx1", collection 2, set 1 is 3.110.109.99.12.118…49.2.1.
 - CISCO-RTTMON-MIB: everything under rttMonCtrlAdminIndex.
 - DISMAN-PING-MIB: (owner, test) as JUNIPER-RPM-MIB, without more.
@@ -150,6 +151,102 @@ RTT_ROWS: Rows = {
     )
 }
 
+# Policers, each under a class: of "voice" cbQosCMDropPkt counts what they drop, of "bulk" this agent forgets
+# that, "video" has several actions and none of them is to drop, "scavenger" one of several, "odd" tells none.
+POLICED = ("voice", "bulk", "video", "scavenger", "odd")
+_PLACE = {name: (2000 + 10 * n, 2001 + 10 * n, 950 + n) for n, name in enumerate(POLICED)}  # class, policer
+
+
+def policed(values: Mapping[str, Value], *, policer: bool = True) -> dict[str, Value]:
+    """Values by name as those of the policers, or of the classes, of policy 7."""
+    return {f"7.{_PLACE[name][1 if policer else 0]}": value for name, value in values.items()}
+
+
+POLICE_ROWS: Rows = {
+    f"{QOS}.1.1.1.3": column("integer", {"7": 1}),
+    f"{QOS}.1.1.1.4": column("integer", {"7": LOOPBACK}),
+    f"{QOS}.5.1.1.2": column(
+        "unsigned",
+        policed({name: 100 + place[2] for name, place in _PLACE.items()}, policer=False)
+        | policed({name: place[2] for name, place in _PLACE.items()}),
+    ),
+    f"{QOS}.5.1.1.3": column(
+        "integer", policed(dict.fromkeys(POLICED, 2), policer=False) | policed(dict.fromkeys(POLICED, 7))
+    ),
+    f"{QOS}.5.1.1.4": column(
+        "unsigned",
+        policed(dict.fromkeys(POLICED, 1), policer=False)
+        | policed({name: place[0] for name, place in _PLACE.items()}),
+    ),
+    f"{QOS}.7.1.1.1": column("octet", {f"{100 + _PLACE[name][2]}": name.encode() for name in POLICED}),
+    f"{QOS}.15.1.1.14": column(
+        "counter64", policed({"voice": 9, "bulk": 2, "video": 0, "scavenger": 0, "odd": 0}, policer=False)
+    ),
+    f"{QOS}.15.1.1.17": column("counter64", policed({"voice": 9000, "bulk": 2000}, policer=False)),
+    f"{QOS}.17.1.1.3": column("counter64", policed(dict.fromkeys(POLICED, 1000))),
+    f"{QOS}.17.1.1.10": column("counter64", policed(dict.fromkeys(POLICED, 5))),
+    f"{QOS}.17.1.1.13": column("counter64", policed(dict.fromkeys(POLICED, 5000))),
+    f"{QOS}.17.1.1.17": column("counter64", policed(dict.fromkeys(POLICED, 2**33))),
+    f"{QOS}.17.1.1.20": column("counter64", policed(dict.fromkeys(POLICED, 2**43))),
+    # transmit(1), setIpDSCP(2), drop(5)
+    f"{QOS}.12.1.1.4": column("integer", {"950": 1, "951": 1}),
+    f"{QOS}.12.1.1.6": column("integer", {"950": 5, "951": 5}),
+    f"{QOS}.12.1.1.8": column("integer", {"950": 1, "951": 5}),
+    f"{QOS}.21.1.1.2": column("integer", {"952.1": 1, "953.1": 1}),
+    f"{QOS}.21.1.1.4": column("integer", {"952.1": 2, "952.2": 1, "953.1": 2, "953.2": 5}),
+    f"{QOS}.21.1.1.6": column("integer", {"952.1": 2, "953.1": 2}),
+}
+
+# What a run that ended badly leaves behind: figures of an earlier run, or what it counted itself.
+STALE, COUNTED, NO_SENSE, SLOW, DAMAGED, UNSENT, OTHER = "1", "2", "3", "4", "5", "6", "7"
+ENDED_ROWS: Rows = {
+    f"{RTT}.2.1.1.4": column(
+        "integer", {STALE: 9, COUNTED: 9, NO_SENSE: 9, SLOW: 9, DAMAGED: 1, UNSENT: 1, OTHER: 9}
+    ),
+    f"{RTT}.2.1.1.6": column("integer", dict.fromkeys((STALE, COUNTED, SLOW, DAMAGED, UNSENT, OTHER), 60)),
+    f"{RTT}.2.2.1.2": column("octet", {str(n): bytes([10, 255, 1, n]) for n in range(1, 8)}),
+    f"{RTT}.2.2.1.18": column("integer", {STALE: 20}),
+    f"{RTT}.2.2.1.37": column("integer", dict.fromkeys((STALE, COUNTED, SLOW, OTHER), 2)),
+    f"{RTT}.2.10.1.1": column("gauge", {DAMAGED: 31, UNSENT: 31}),
+    # timeout(4), notConnected(6), overThreshold(3), verifyError(9), disconnected(2)
+    f"{RTT}.2.10.1.2": column(
+        "integer", {STALE: 1, COUNTED: 4, NO_SENSE: 1, SLOW: 1, DAMAGED: 9, UNSENT: 2, OTHER: 1}
+    ),
+    f"{RTT}.2.10.1.5": column("timetick", {str(n): 1 for n in range(1, 8)}),
+    f"{RTT}.5.2.1.1": column("gauge", {STALE: 10, COUNTED: 0, NO_SENSE: 10, SLOW: 10, OTHER: 10}),
+    f"{RTT}.5.2.1.2": column("gauge", dict.fromkeys((STALE, NO_SENSE, SLOW, OTHER), 250_000)),
+    f"{RTT}.5.2.1.29": column("gauge", {COUNTED: 10}),
+    f"{RTT}.5.2.1.31": column("integer", {STALE: 4, COUNTED: 4, SLOW: 3, OTHER: 6}),
+    f"{RTT}.5.2.1.51": column("integer", {COUNTED: 1}),
+}
+
+# RPM in hardware at both ends, with clocks that cannot be far apart, and with clocks that are; the third
+# stamps in hardware at the client only.
+TOGETHER, APART, CLIENT_ONLY = "1.111.1.97", "1.111.1.98", "1.111.1.99"
+WAYS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    # samples, least, most, average, deviation of: round trip, egress, ingress
+    TOGETHER: ((9, 3000, 5000, 4000, 90), (8, 900, 1500, 1100, 40), (8, 2000, 3500, 2900, 80)),
+    APART: ((9, 3000, 5000, 4000, 90), (9, 6000, 7000, 6500, 40), (9, 0, 0, 0, 0)),
+    CLIENT_ONLY: ((9, 3000, 5000, 4000, 90), (9, 900, 1500, 1100, 40), (9, 2000, 3500, 2900, 80)),
+}
+RPM_WAYS_ROWS: Rows = {
+    f"{RPM}.1.1.3": column("integer", {f"{TOGETHER}.4": 3, f"{APART}.4": 3, f"{CLIENT_ONLY}.4": 2}),
+    f"{RPM}.2.1.2": column("unsigned", {f"{test}.2": 10 for test in WAYS}),
+    f"{RPM}.2.1.5": column("octet", {f"{test}.2": DATE for test in WAYS}),
+    f"{PING}.2.1.4": column("octet", {test: bytes([10, 3, 0, n]) for n, test in enumerate(WAYS)}),
+    f"{PING}.2.1.10": column("unsigned", dict.fromkeys(WAYS, 30)),
+} | {
+    f"{RPM}.3.1.{number}": column(
+        "unsigned",
+        {
+            f"{test}.2.{measured}": figures[place]
+            for test, ways in WAYS.items()
+            for measured, figures in zip((1, 4, 7), ways, strict=True)
+        },
+    )
+    for place, number in enumerate((2, 3, 4, 5, 7))
+}
+
 NAMED, UNNAMED = f"0.{LOOPBACK}.1.1", "0.10073.1.2"  # an interface of ifTable, and one that is not in it
 MAC = bytes.fromhex("28993abf2646")
 LLDP2_ROWS: Rows = {
@@ -195,6 +292,14 @@ def vendors(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str],
 def pinger(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Iterator[int]:
     """snmpd with the tests of DISMAN-PING-MIB and nothing finer; gives its port."""
     with _serving(need_tool("snmpd"), tmp_path_factory.mktemp("pinger"), {PING: PING_ROWS}) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Iterator[int]:
+    """snmpd of a device with policers, runs that ended badly, and one-way figures; gives its port."""
+    trees = {QOS: POLICE_ROWS, RTT: ENDED_ROWS, RPM: RPM_WAYS_ROWS, PING: RPM_WAYS_ROWS}
+    with _serving(need_tool("snmpd"), tmp_path_factory.mktemp("others"), trees) as port:
         yield port
 
 
@@ -292,6 +397,59 @@ async def test_echo_operations_of_cisco_are_read(vendors: int, shared: Shared, e
     assert (back.count, back.sent, back.lost, back.mean_s, back.error_s) == (1, 1, 0, 0.031, 1e-3)
     assert (back.packet_bits, back.end_ns - back.start_ns) == (448.0, 60 * 10**9)
     assert (lost.count, lost.sent, lost.lost, lost.mean_s, lost.min_s) == (0, 1, 1, 0.0, None)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_what_a_policer_drops_is_lost_in_its_class(others: int, shared: Shared, engine: Engine) -> None:
+    """By its actions, which are one each or several; once, where the class counts its policers' drops too."""
+    poller = await _poller(others, shared, engine)
+    await poller.topology()
+    told = {one.name: (one.dropped_packets, one.dropped_octets) for one in (await poller.sample()).queues}
+    assert told == {
+        "voice": (9, 9000),  # 5 exceeded, 4 were dropped by its queue; violating ones are transmitted
+        "bulk": (5 + 2**33, 5000 + 2**43),
+        "video": (0, None),
+        "scavenger": (5, 5000),
+        "odd": (0, None),
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_run_that_ended_badly_is_no_delay(others: int, shared: Shared, engine: Engine) -> None:
+    """Lost where packets were sent, left out where none were; a run over its threshold is a measurement."""
+    poller = await _poller(others, shared, engine)
+    await poller.topology()
+    one_way, round_trip = [one for one in await poller.delays() if one.method == "rttmon"]
+    (counted,) = one_way.delays
+    assert (counted.destination, counted.count, counted.sent, counted.lost) == ("10.255.1.2", 0, 10, 10)
+    told = {one.destination[-1]: (one.count, one.sent, one.lost, one.mean_s) for one in round_trip.delays}
+    assert told == {
+        STALE: (0, 20, 20, 0.0),  # as many as it is configured to send, not those of the earlier run
+        NO_SENSE: (10, 10, 0, pytest.approx(25.0)),
+        SLOW: (10, 10, 0, pytest.approx(0.025)),
+        DAMAGED: (0, 1, 1, 0.0),
+    }
+    assert all(one.min_s is None for one in round_trip.delays if not one.count)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_rpm_goes_one_way_where_hardware_stamps_both_ends(
+    others: int, shared: Shared, engine: Engine
+) -> None:
+    """With the clocks' largest possible offset as error; a way longer than both shows that they are apart."""
+    poller = await _poller(others, shared, engine)
+    await poller.topology()
+    one_way, round_trip = [one for one in await poller.delays() if one.method == "juniper-rpm"]
+    assert (one_way.direction, one_way.quality) == ("one-way", ())
+    (there,) = one_way.delays
+    assert (there.destination, there.count, there.sent, there.lost) == ("10.3.0.0", 8, 10, 2)
+    assert (there.mean_s, there.min_s, there.max_s) == pytest.approx((0.0011, 0.0009, 0.0015))
+    assert (there.jitter_s, there.error_s) == pytest.approx((0.00004, 0.002))
+    assert there.clock_synchronised is None
+    assert (round_trip.direction, round_trip.quality) == ("round-trip", ("clock-unsynchronised",))
+    apart, client_only = round_trip.delays
+    assert (apart.destination, apart.mean_s, apart.clock_synchronised) == ("10.3.0.1", 0.004, False)
+    assert (client_only.mean_s, client_only.clock_synchronised) == (0.004, None)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
