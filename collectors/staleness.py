@@ -33,7 +33,7 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from twin.records import InterfaceCounters, QueueCounters
 
@@ -49,8 +49,7 @@ _OCTETS = 1500  # of a packet, where only octets are counted
 _NS = 1e9
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """What one row counted, and whether it is up."""
 
     values: tuple[int | None, ...]
@@ -60,10 +59,11 @@ class Counts:
 
 def of_interface(one: InterfaceCounters) -> Counts:
     """What is compared of an interface."""
-    values = (one.in_octets, one.out_octets, one.in_packets, one.out_packets)
-    packets = sum(value or 0 for value in values[2:])
-    if values[2] is None and values[3] is None:
-        packets = ((one.in_octets or 0) + (one.out_octets or 0)) / _OCTETS  # type: ignore[assignment]  # about
+    inwards, outwards = one.in_packets, one.out_packets
+    packets: float = (inwards or 0) + (outwards or 0)
+    if inwards is None and outwards is None:
+        packets = ((one.in_octets or 0) + (one.out_octets or 0)) / _OCTETS
+    values = (one.in_octets, one.out_octets, inwards, outwards)
     return Counts(values, packets, one.admin_up and one.oper_up)
 
 
@@ -107,14 +107,16 @@ class Standing(Generic[K]):
         self, table: Mapping[K, Counts], at_ns: int, period_ns: int, *, same_answer: bool = False
     ) -> frozenset[K]:
         """The keys of the stale rows. ``same_answer``: sysUpTime stands."""
-        self._rows = {key: row for key, row in self._rows.items() if key in table}
+        if self._rows.keys() - table.keys():
+            self._rows = {key: row for key, row in self._rows.items() if key in table}
         changed = {key for key, row in self._rows.items() if row.counts.values != table[key].values}
         self._same_answer = same_answer and bool(self._rows) and not changed
         if self._same_answer:
             self._still_since_ns = self._still_since_ns or min(r.moved_at_ns for r in self._rows.values())
             return frozenset(self._rows)
         self._any_moved |= bool(changed)
-        should = [key for key in self._rows if self._should_move(key, table[key], period_ns)]
+        least_per_s = BUSY_PACKETS * _NS / period_ns
+        should = [key for key, row in self._rows.items() if self._should_move(row, table[key], least_per_s)]
         standing = [key for key in should if key not in changed]
         self._learn(changed, should, table, at_ns)
         for key, counts in table.items():
@@ -124,13 +126,10 @@ class Standing(Generic[K]):
                 self._rows[key] = _Row(counts, at_ns)
         return frozenset(self._stale(standing, len(should), at_ns))
 
-    def _should_move(self, key: K, counts: Counts, period_ns: int) -> bool:
-        row = self._rows[key]
-        if not counts.up:
-            return False
+    def _should_move(self, row: _Row, counts: Counts, least_per_s: float) -> bool:
         if row.per_s is None:
-            return not self._any_moved and row.counts.packets > 0
-        return row.per_s * period_ns / _NS >= BUSY_PACKETS
+            return counts.up and not self._any_moved and row.counts.packets > 0
+        return counts.up and row.per_s >= least_per_s
 
     def _stale(self, standing: list[K], should: int, at_ns: int) -> list[K]:
         known = sum(self._rows[key].per_s is not None for key in standing)

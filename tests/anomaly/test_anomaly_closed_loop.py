@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import closed_loop
@@ -123,6 +124,34 @@ def test_a_wrong_route_is_named_by_its_path() -> None:
     result = drill(loop, target, wrong_route(network, network.path_index("GA", "CA2")))
     assert result.passed, result
     assert result.hypothesis == "wrong-route"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("stale:PA",), set()),
+        (("stale:PA", "counters-stale:PA"), {"telemetry-stale"}),
+        ((), {"load-divergence"}),
+    ],
+    ids=["a few windows", "its habit", "not recognised"],
+)
+def test_counters_from_a_cache_are_not_blamed_on_the_network(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], told: set[str]
+) -> None:
+    """An agent that refreshes every 30 s: of three windows two show nothing, one shows it all."""
+    loop = Loop(lab_world(1))
+    loop.windows(8)
+    ends = [(link.source, link.target) for link in loop.world.network.links]
+    links = np.array(["PA" in end for end in ends])
+
+    def as_cached(network: Any, version: int, reading: Any, **more: Any) -> StateUpdate:
+        loads_bps = np.where(links, reading.load_bps * (0.0, 0.0, 3.0)[version % 3], reading.load_bps)
+        return state_update(network, version, replace(reading, load_bps=loads_bps), **more)
+
+    monkeypatch.setattr(closed_loop, "state_update", as_cached)
+    alerts = [alert for _ in range(9) for alert in loop.window(quality=flags)]
+    assert {alert.kind for alert in alerts if alert.state == "firing"} == told
+    assert len({alert.fingerprint for alert in alerts if alert.kind == "telemetry-stale"}) <= 1
 
 
 def test_a_silent_device_is_a_matter_of_telemetry() -> None:
