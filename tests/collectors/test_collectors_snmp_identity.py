@@ -20,7 +20,9 @@ from collectors.service import run_collectors
 from collectors.snmp import tables as t
 from collectors.snmp.identity import Identities, Identity, WrongDevice, identity_of
 from collectors.stats import CollectorStats
+from ndtwin.lab.netconf_server import NetconfServer, make_host_key
 from ndtwin.lab.snmp_agent import SnmpAccess, SnmpAgent, SnmpProtocol
+from ndtwin.ports import free_port
 from stream.rates import CounterSeries, RateRules
 from twin.records import DeviceSample, DeviceTopology, NetworkEvent, Record
 
@@ -459,3 +461,55 @@ async def test_two_snmpd_that_swap_are_told_apart(
     assert "says it is aaa (engine id 80001f88800a0000000000); CA1 was bbb (" in told["CA1"]
     assert during
     assert {(type(one), one.quality) for one in during} == {(DeviceSample, ("wrong-device",))}
+
+
+# ------------------------------------------------------------------------------------------- by NETCONF
+
+
+async def test_by_netconf_the_host_key_tells_who_answers(pair: Pair, tmp_path: Path) -> None:
+    """Two servers that swap: both are refused before a password is sent, and nothing is booked."""
+    ports, keys = (free_port(), free_port()), [tmp_path / "key0", tmp_path / "key1"]
+    known = "".join(f"[127.0.0.{n + 1}]:{ports[n]} {make_host_key(keys[n])}\n" for n in (0, 1))
+    (tmp_path / "known_hosts").write_text(known)
+    tables = (
+        f'name = "{name}"\naddress = "127.0.0.{n + 1}"\n'
+        f'netconf = {{ port = {ports[n]}, credentials = "netconf" }}'
+        for n, name in enumerate(("WA", "CA1"))
+    )
+    inventory = inventory_of(*tables, base=tmp_path)
+
+    @asynccontextmanager
+    async def serving(*order: int) -> AsyncIterator[None]:
+        servers = [NetconfServer(pair.devices[number], "ndtwin", SECRETS["T_PASSWORD"]) for number in order]
+        for n, (server, number) in enumerate(zip(servers, order, strict=True)):
+            await server.listen(f"127.0.0.{n + 1}", ports[n], keys[number])
+        yield
+        for server in servers:
+            await server.close()
+
+    async with collecting(inventory, tmp_path / "identities.json") as (log, _):
+        async with serving(0, 1):
+            await eventually(lambda: of(log, "WA") and of(log, "CA1"), within_s=30)
+        async with serving(1, 0):
+            both = {"WA", "CA1"}
+            await eventually(lambda: refused(log) == both, within_s=30)
+            swapped = len(log)
+            await asyncio.sleep(3)
+            assert not [one for one in log[swapped:] if isinstance(one, DeviceSample)]
+        async with serving(0, 1):
+            await eventually(lambda: booked(log[swapped:]).keys() == both, within_s=60)
+    assert booked(log) == {"WA": {"port0", "cust0"}, "CA1": {"port1", "cust0"}}
+
+
+def refused(log: list[Record]) -> set[str]:
+    """The devices whose host key is another's."""
+    return {one.device for one in events(log, "device-refuses") if "host key is not the one in" in one.detail}
+
+
+def booked(log: list[Record]) -> dict[str, set[str]]:
+    """The interfaces that samples brought, by device."""
+    samples = [one for one in log if isinstance(one, DeviceSample)]
+    return {
+        name: {port.name for one in samples if one.device == name for port in one.interfaces}
+        for name in {one.device for one in samples}
+    }
