@@ -12,9 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+from ndtwin.lab.fault_desk import check_magnitude, find_target, target_names
+from ndtwin.lab.fault_records import FaultKind
+from ndtwin.lab.settings import LabSettings
 from ndtwin.loop import Loop
 from twin.errors import PeerError
 from twin.records import Alert
+from twin.topologies import open_topology
 
 DETECT_GOAL_WINDOWS = 3
 RANK_GOAL = 2
@@ -167,6 +171,14 @@ class Drill:
         if report.resolved:
             report.windows_to_resolve = self.loop.store.alert(alert.fingerprint).alert.last_version - before
         self.say("resolved" if report.resolved else "not resolved in time")
+
+
+def check_wish(kind: FaultKind, lab: LabSettings, target: str | None, magnitude: float | None) -> None:
+    """UsageError for what the lab would refuse: at once, and not when the loop is whole after minutes."""
+    check_magnitude(kind, magnitude)
+    if target is not None:
+        network = open_topology(lab.topology, lab.seed).network()
+        find_target(kind, target_names(network, kind.target), target)
 
 
 def rank_of(alert: Alert, target: str) -> int | None:

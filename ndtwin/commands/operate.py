@@ -71,7 +71,6 @@ def up(
 
     With `--for` and `--report`, exit code 1 says that the loop was not whole; the reasons are on stderr.
     """
-    from ndtwin.lab.netns.settings import LOOP_TABLES
     from ndtwin.loop import running_loop
     from ndtwin.terminal import screen
 
@@ -79,9 +78,7 @@ def up(
         raise UsageError(f"--for {for_s:g}: give seconds greater than 0")
     tables: Tables = {"lab": {"topology": topology}, "pipeline": {"window_s": window}}
     tables["serve"] = {"port": port}
-    if lab == "netns":
-        tables = merge(LOOP_TABLES, tables)
-    settings = settings_from(config, run_dir, {**tables, "lab_kind": lab})
+    settings = settings_from(config, run_dir, {**tables_for(config, lab, tables), "lab_kind": lab})
     stop = stop_on_signals()
     say(f"starting; page at {page_of(settings)}, logs in {settings.run_path / 'logs'}")
     with running_loop(settings, say if headless else lambda _line: None, stop) as loop:
@@ -118,23 +115,22 @@ def drill(
 
     Uses ports and addresses of its own, so a running `ndtwin up` is not disturbed.
     """
-    from ndtwin.drill import Drill, Patience
+    from ndtwin.drill import Drill, Patience, check_wish
     from ndtwin.lab.faults import FAULTS as SIM_FAULTS
-    from ndtwin.lab.netns.settings import LOOP_TABLES
     from ndtwin.lab.netns.world import FAULTS as NETNS_FAULTS
     from ndtwin.loop import running_loop
     from ndtwin.ports import private_ports
 
-    netns = lab == "netns"
+    netns = lab_of(config, lab) == "netns"
     known = NETNS_FAULTS if netns else SIM_FAULTS
     if fault not in known:
         raise UsageError(f"unknown fault {fault!r}: there is {', '.join(known)}")
     overrides: Tables = {"lab": {"topology": topology}, "pipeline": {"window_s": window}}
-    if netns:
-        overrides = merge(LOOP_TABLES, overrides)
+    overrides = tables_for(config, lab, overrides)
     patience = Patience(quiet=16, startup_s=300.0) if netns else Patience()  # it is calibrated first
     with private_ports(run_dir) as (own_dir, own):
         settings = settings_from(config, own_dir, {**merge(overrides, own), "lab_kind": lab})
+        check_wish(known[fault].kind, settings.lab, target, magnitude)
         say(f"starting a loop of its own; page at {page_of(settings)}")
         with running_loop(settings, say, stop_on_signals()) as loop:
             result = Drill(loop, say, patience).run(fault, target, magnitude)
@@ -148,6 +144,18 @@ def drill(
 def page_of(settings: Settings) -> str:
     """Where the page of a loop is."""
     return f"http://{settings.serve.host}:{settings.serve.port}"
+
+
+def lab_of(config: Path | None, lab: str | None) -> str:
+    """Which lab: as the command line says, else as the configuration does."""
+    return settings_from(config, None, {"lab_kind": lab}).lab_kind
+
+
+def tables_for(config: Path | None, lab: str | None, overrides: Tables) -> Tables:
+    """With what a loop on that lab needs besides."""
+    from ndtwin.lab.netns.settings import LOOP_TABLES
+
+    return merge(LOOP_TABLES, overrides) if lab_of(config, lab) == "netns" else overrides
 
 
 def merge(first: Tables, second: Tables) -> Tables:

@@ -43,6 +43,8 @@ def test_every_command_explains_itself(command: str) -> None:
         (("up", "--topology", "mars", "--headless", "--for", "5"), 2, "mars"),
         (("drill", "earthquake"), 2, "unknown fault 'earthquake': there is link-delay"),
         (("drill", "link-delay", "--lab", "netns"), 2, "unknown fault 'link-delay': there is link-capacity"),
+        (("drill", "link-delay", "--target", "X->Y"), 2, "link-delay: unknown link 'X->Y': there is WA->CA1"),
+        (("drill", "link-delay", "--magnitude", "99"), 2, "magnitude 99 is out of range: give"),
         (("lab", "fault", "list"), 1, "no lab answers in run: start `ndtwin up`"),
         (("lab", "fault", "stop"), 2, "name one fault id, or give --all"),
         (("replay", "--from", "yesterday", "--to", "0"), 2, "give a time such as"),

@@ -21,6 +21,15 @@ def test_a_drill_says_first_where_its_page_is(tmp_path: Path) -> None:
     assert first.startswith("starting a loop of its own; page at http://127.0.0.1:")
 
 
+def test_a_drill_goes_to_the_lab_that_the_configuration_names(tmp_path: Path) -> None:
+    """Its faults are those of that lab, also where the command line says nothing of labs."""
+    (tmp_path / "ndtwin.toml").write_text('lab_kind = "netns"\n')
+    argv = (sys.executable, "-m", "ndtwin", "drill", "link-delay")
+    done = subprocess.run(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ndtwin: unknown fault 'link-delay': there is link-capacity")
+
+
 def test_a_report_is_told_in_words() -> None:
     """What was injected, found and resolved, the verdict last; nothing looks like a program's list."""
     report = DrillReport("link-delay", "IL->PA", suspects=["IL->PA extra-delay 0.97", "PA slow-node 0.03"])
