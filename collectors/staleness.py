@@ -124,6 +124,8 @@ class Standing(Generic[K]):
                 self._rows[key].moved(counts, at_ns)
             elif key not in self._rows:
                 self._rows[key] = _Row(counts, at_ns)
+            if not counts.up:  # idle, also when it comes up
+                self._rows[key].per_s = self._rows[key].before_s = 0.0
         return frozenset(self._stale(standing, len(should), at_ns))
 
     def _should_move(self, row: _Row, counts: Counts, least_per_s: float) -> bool:

@@ -6,7 +6,7 @@ another device counts must not be booked as this one's.
 What is read of a device, with every poll, in the request that asks for its uptime:
 
     sysName        a name: told apart from others by it, but it may change
-    sysObjectID    the model
+    sysObjectID    the model: another one is another device, the same one tells nothing
     snmpEngineID   unique (RFC 3411 section 5), unless it was made of an IP address, which moves, or copied
                    with a machine's image; lost where an agent does not keep it
     lldpLocChassisId, if a MAC address
@@ -50,7 +50,8 @@ from twin.errors import DeviceError
 MAX_OCTETS = 16 << 20  # of the file: 100,000 devices
 _UPTIME_SLACK_NS = 2_000_000_000
 _BY_TURNS_NS = 600_000_000_000
-_MAC = 4  # LldpChassisIdSubtype
+_MAC, _MAC_OCTETS = 4, 6  # LldpChassisIdSubtype
+_ENGINE_OCTETS, _NAME_CHARACTERS = 32, 255  # SnmpEngineID, DisplayString
 _OF_ADDRESS = (1, 2)  # fifth octet of an SnmpEngineID: made of an IPv4 or IPv6 address
 _MARKS = {"engine_id": "engine id", "chassis": "chassis"}
 Sight = Literal["same", "renamed", "replaced", "wrong"]
@@ -78,14 +79,20 @@ def identity_of(answer: Mapping[str, Value]) -> Identity:
     """The identity in an answer to :data:`collectors.snmp.tables.IDENTITY`."""
     values = {name: answer.get(oid) for name, oid in t.IDENTITY.items()}
     engine, chassis = values["engine_id"], values["chassis"]
+    mac = isinstance(chassis, bytes) and len(chassis) == _MAC_OCTETS and values["subtype"] == _MAC
     if not isinstance(engine, bytes) or len(engine) < 5 or (engine[0] & 0x80 and engine[4] in _OF_ADDRESS):
         engine = b""
     return Identity(
-        name=t.text(values["name"]),
-        model=t.text(values["model"]),
-        engine_id=engine.hex(),
-        chassis=chassis.hex(":") if isinstance(chassis, bytes) and values["subtype"] == _MAC else "",
+        name=_printable(values["name"]),
+        model=_printable(values["model"]),
+        engine_id=engine[:_ENGINE_OCTETS].hex(),
+        chassis=chassis.hex(":") if mac and isinstance(chassis, bytes) else "",
     )
+
+
+def _printable(value: Value) -> str:
+    """What goes into events and logs, from whoever answers: of bounded length, and one line."""
+    return "".join(one if one.isprintable() else "?" for one in t.text(value)[:_NAME_CHARACTERS])
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +210,8 @@ class Identities:
             before, now = getattr(known, mark), getattr(found, mark)
             if before and now and not self._is_shared(mark, now):
                 same.append(before == now)
+        if not same and known.model and found.model and known.model != found.model:
+            return False
         return any(same) if same else None
 
     def _is_shared(self, mark: str, value: str) -> bool:
@@ -278,9 +287,10 @@ def _same(one: str, other: str) -> bool:
 
 
 def _complaint(wanted: Device, found: Identity, reason: str) -> str:
+    name = found.name or wanted.name
     return (
         f"{wanted.name} at {_endpoint(wanted)} says it is {found}; {reason}: correct the address in the "
-        f'inventory, or confirm who answers there with snmp.sys_name = "{found.name}"'
+        f'inventory, or confirm who answers there with snmp.sys_name = "{name}"'
     )
 
 

@@ -89,6 +89,16 @@ SIGHTS = {
     "it says nothing of itself now": (A, Identity(), ""),
     "only names, another one": (bare(A), bare(B), "wrong"),
     "marks are new": (bare(A), A, ""),
+    "the same name on another model": (
+        Identity(name="core-1", model="1.3.6.1.4.1.9.1.1"),
+        Identity(name="core-1", model="1.3.6.1.4.1.9.1.2"),
+        "device-replaced",
+    ),
+    "another name on another model": (
+        Identity(name="core-1", model="1.3.6.1.4.1.9.1.1"),
+        Identity(name="core-9", model="1.3.6.1.4.1.9.1.2"),
+        "wrong",
+    ),
 }
 
 
@@ -209,6 +219,21 @@ def test_only_a_mac_address_is_a_chassis() -> None:
     for subtype, chassis in ((4, "02:00:00:00:00:0a"), (5, ""), (None, "")):
         answer = {t.IDENTITY["chassis"]: bytes.fromhex("02000000000a"), t.IDENTITY["subtype"]: subtype}
         assert identity_of(answer).chassis == chassis
+
+
+def test_what_a_stranger_says_of_itself_is_bounded_and_one_line() -> None:
+    """It goes into logs, events and a file: no control characters, no megabyte of a name."""
+    answer = {
+        t.IDENTITY["name"]: b"core\x1b[2J\nERROR all is lost" + b"x" * 60_000,
+        t.IDENTITY["model"]: "1.3.6",
+        t.IDENTITY["engine_id"]: bytes([0x80, 0, 0, 9, 3]) + b"y" * 60_000,
+        t.IDENTITY["chassis"]: b"z" * 60_000,
+        t.IDENTITY["subtype"]: 4,
+    }
+    found = identity_of(answer)
+    assert found.name.startswith("core?[2J?ERROR all is lostxxx")
+    assert (len(found.name), len(found.engine_id), found.chassis) == (255, 64, "")
+    assert identity_of(dict.fromkeys(answer, 7)) == Identity()
 
 
 def test_health_says_who_answers_and_what_to_do() -> None:

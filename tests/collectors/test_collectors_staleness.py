@@ -149,6 +149,16 @@ def test_a_quiet_interface_is_never_stale() -> None:
         for number, one in enumerate(up)
     ]
     assert stale_at(judged(gone)[0], "b") == []
+    back = [
+        msgspec.structs.replace(
+            one,
+            interfaces=(one.interfaces[0], msgspec.structs.replace(one.interfaces[1], oper_up=number > 8)),
+        )
+        if number > 6
+        else one
+        for number, one in enumerate(up)
+    ]
+    assert stale_at(judged(back)[0], "b") == []
 
 
 def test_an_agent_that_hangs_is_told_once_and_is_no_idle_device() -> None:
