@@ -152,8 +152,11 @@ class TrapListener:
         if sender is None:
             self._stranger(source[0])
             return b""
-        if not (sender.allowance.take(now_ns) and self._altogether.take(now_ns)):
-            self._storm(sender, now_ns)
+        if not sender.allowance.take(now_ns):
+            self._storm(sender, now_ns, f"more than {PER_DEVICE[0]:g} a second")
+            return b""
+        if not self._altogether.take(now_ns):
+            self._storm(sender, now_ns, f"more than {ALTOGETHER[0]:g} a second from all devices together")
             return b""
         found = self._receiver.receive(datagram, source, sender.credentials)
         if found.refused:
@@ -179,14 +182,12 @@ class TrapListener:
             self._log().warning("trap refused", device=sender.device, reason=why)
             self._tell(sender, "trap-refused", now_ns, why)
 
-    def _storm(self, sender: _Sender, now_ns: int) -> None:
+    def _storm(self, sender: _Sender, now_ns: int, why: str) -> None:
         self._stats.dropped_traps += 1
         if "storm" not in sender.complaints:
             sender.complaints.add("storm")
-            self._log().warning("traps dropped", device=sender.device, reason="more than its allowance")
-            self._tell(
-                sender, "trap-storm", now_ns, f"more than {PER_DEVICE[0]:g} a second: some are dropped"
-            )
+            self._log().warning("traps dropped", device=sender.device, reason=why)
+            self._tell(sender, "trap-storm", now_ns, f"{why}: some are dropped")
 
     def _stranger(self, address: str) -> None:
         self._stats.unknown_traps += 1

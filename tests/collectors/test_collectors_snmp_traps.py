@@ -295,6 +295,23 @@ def test_a_storm_is_bounded_before_it_is_decoded() -> None:
     assert (kinds.count("trap-storm"), len(kinds)) == (1, 3)
 
 
+def test_who_is_dropped_for_what_others_send_is_not_blamed() -> None:
+    """A hundred devices in a storm: one that sends a single trap then is told of as one among many."""
+    listener, stats, events = _quiet()
+    addresses = [f"127.0.1.{i}" for i in range(100)]
+    for address in addresses:
+        listener.watch(address, address, Poller())
+        for _ in range(50):
+            listener.receive(b"\x30\x00", (address, 1))
+    listener.receive(b"\x30\x00", ("127.0.0.1", 1))
+    assert stats.dropped_traps == 100 * 50 - 500 + 1
+    (told,) = [one for one in events if isinstance(one, NetworkEvent) and one.device == "R1"]
+    assert (told.kind, told.detail) == (
+        "trap-storm",
+        "more than 100 a second from all devices together: some are dropped",
+    )
+
+
 @given(st.lists(st.binary(max_size=200), min_size=20, max_size=60))
 @settings(max_examples=5, deadline=None)  # pysnmp takes milliseconds for each
 def test_any_datagram_is_survived(datagrams: list[bytes]) -> None:
