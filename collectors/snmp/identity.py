@@ -26,9 +26,9 @@ first believed is remembered, over restarts too. Then:
 Hardware that is replaced again within ten minutes is several devices that answer by turns, behind a virtual
 address: the one that came last is believed, the others are wrong.
 
-At first sight a device is wrong whose sysName is another one's name in the inventory. The operator has the
-last word: ``snmp.sys_name`` in the inventory names who is to answer, and a changed address makes who answers
-there be learnt anew.
+At first sight a device is wrong whose sysName is another one's name in the inventory. At a new address
+whoever answers is learnt anew, unless it is known as another device. The operator has the last word:
+``snmp.sys_name`` in the inventory names who is to answer.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class Identities:
     _known: dict[str, Known] = field(default_factory=dict)
     _uptime_ns: dict[str, tuple[int, int]] = field(default_factory=dict)  # device → (sysUpTime, when)
     _replaced_ns: dict[str, int] = field(default_factory=dict)  # device → when its hardware was
+    _marks: Counter[tuple[str, str]] = field(default_factory=Counter)  # how many devices show a mark
     _changed: bool = False
 
     def __post_init__(self) -> None:
@@ -187,11 +188,12 @@ class Identities:
             if not _fits(wanted, found):
                 return "wrong", f"snmp.sys_name is {pinned}"
             return ("replaced" if alike is False else "same"), ""
+        if known is not None and not renamed:
+            return self._same_name(wanted.name, found, alike)
         other = self._namesake(wanted.name, found.name)
         if known is None:
+            other = other or self._moved_to_another(wanted.name, found)
             return ("wrong", f"that is {other}") if other else ("same", "")
-        if not renamed:
-            return self._same_name(wanted.name, found, alike)
         if other or not (alike or (alike is None and goes_on)):
             return "wrong", f"that is {other}" if other else f"{wanted.name} was {known}"
         return "renamed", ""
@@ -199,9 +201,18 @@ class Identities:
     def _same_name(self, device: str, found: Identity, alike: bool | None) -> tuple[Sight, str]:
         if alike is not False:
             return "same", ""
-        others = ((name, one.identity) for name, one in self._known.items() if name != device)
-        owner = next((name for name, identity in others if self._alike(identity, found)), "")
+        owner = self._owner(device, found)
         return ("wrong", f"that is {owner}") if owner else ("replaced", "")
+
+    def _moved_to_another(self, device: str, found: Identity) -> str:
+        """Whose address a device was given by mistake; empty: none, or who answers is itself."""
+        before = self._known.get(device)
+        return "" if before is None or self._alike(before.identity, found) else self._owner(device, found)
+
+    def _owner(self, device: str, found: Identity) -> str:
+        """Another device that was seen with the same marks."""
+        others = ((name, one.identity) for name, one in self._known.items() if name != device)
+        return next((name for name, identity in others if self._alike(identity, found)), "")
 
     def _alike(self, known: Identity, found: Identity) -> bool | None:
         """Whether a mark is the same; None: none can be compared."""
@@ -215,7 +226,7 @@ class Identities:
         return any(same) if same else None
 
     def _is_shared(self, mark: str, value: str) -> bool:
-        return Counter(getattr(one.identity, mark) for one in self._known.values())[value] > 1
+        return self._marks[mark, value] > 1
 
     def _namesake(self, device: str, sys_name: str) -> str:
         """Another device of the inventory that has this name, and where; empty: none, or it is its own."""
@@ -231,8 +242,14 @@ class Identities:
         kept = {f: getattr(found, f) or getattr(known or found, f) for f in Identity.__struct_fields__}
         now = Known(endpoint=_endpoint(wanted), identity=Identity(**kept))
         if now != self._known.get(wanted.name) and now.identity != Identity():
-            self._known[wanted.name] = now
+            self._remember(wanted.name, now)
             self._changed = True
+
+    def _remember(self, device: str, now: Known) -> None:
+        if device in self._known:
+            self._marks.subtract(_marks(self._known[device].identity))
+        self._marks.update(_marks(now.identity))
+        self._known[device] = now
 
     # ------------------------------------------------------------------ on disk
 
@@ -247,7 +264,9 @@ class Identities:
             _log().warning("kept identities are not used", file=str(self.path), reason=str(error))
             return
         if kept.network == self.network:
-            self._known = {name: one for name, one in kept.devices.items() if name in self._wanted}
+            for name, one in kept.devices.items():
+                if name in self._wanted:
+                    self._remember(name, one)
 
     def save(self) -> None:
         """Write the file beside and put it in place: a crash leaves the old one."""
@@ -262,6 +281,10 @@ class Identities:
             beside.replace(self.path)
         except OSError as error:
             _log().warning("identities cannot be kept", file=str(self.path), reason=str(error))
+
+
+def _marks(identity: Identity) -> list[tuple[str, str]]:
+    return [(mark, getattr(identity, mark)) for mark in _MARKS]
 
 
 def _endpoint(device: Device) -> str:

@@ -177,13 +177,20 @@ def test_the_operator_has_the_last_word() -> None:
 
 
 def test_identities_outlast_the_collector(tmp_path: Path) -> None:
-    """Devices that swap while nobody looks are told; a changed address in the inventory is a confirmation."""
+    """Devices that swap while nobody looks are told; who answers at a new address is learnt."""
     path = tmp_path / "run" / "identities.json"
     known = identities(path)
     assert sight(known, "west", A, 0) == sight(known, "east", B, 0) == ""
     known.save()
     assert sight(identities(path), "west", B, 0) == "wrong"
-    assert sight(identities(path, west=", port = 1161"), "west", B, 0) == ""
+    assert sight(identities(path, west=", port = 1161"), "west", A, 0) == ""
+    assert (
+        sight(
+            identities(path, west=", port = 1161"), "west", Identity(name="new", engine_id="8000000903ff"), 0
+        )
+        == ""
+    )
+    assert sight(identities(path, west=", port = 1161"), "west", B, 0) == "wrong"  # it got east's address
     other = Identities("another net", inventory().devices, path)
     assert sight(other, "west", B, 0) == ""
 
