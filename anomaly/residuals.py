@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from anomaly.tomography import Observations, ragged
 from twin.compare import MIN_COUNT, MeasuredMeans, comparable_mean_s, reverse_paths
 from twin.equal_routes import crossings
-from twin.models import path_packet_bits
 from twin.network import Floats, Ints, Network, Traffic
 
 _QUANTILE_90 = 1.6449  # the interval is ± so many standard deviations
@@ -71,7 +70,7 @@ def residual(
     ratio = np.divide(measured.mean_s, comparable, out=np.ones_like(comparable), where=usable)
     trips = np.sqrt(2.0) if measured.direction == "round-trip" else 1.0
     own_size = measured.packet_bits
-    bits = path_packet_bits(traffic) if own_size is None else np.full(network.path_count, own_size)
+    bits = traffic.packet_bits if own_size is None else np.full(network.path_count, own_size)
     return Residual(
         method=method,
         round_trip=measured.direction == "round-trip",

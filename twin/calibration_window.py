@@ -39,7 +39,7 @@ from twin.calibration_learnt import LinkPrior
 from twin.compare import MIN_COUNT, MeasuredMeans, comparable_mean_s, reverse_paths
 from twin.equal_routes import branch_variance, crossings
 from twin.errors import TopologyError
-from twin.models import PathPrediction, path_packet_bits
+from twin.models import PathPrediction
 from twin.network import Floats, Ints, Network, Paths, Traffic
 
 Flags = NDArray[np.bool_]
@@ -105,7 +105,7 @@ def take_apart(network: Network, traffic: Traffic, said: PathPrediction) -> Part
     if traffic.path is not None:  # flows that say which path they take are taken to go over its first route
         hops = traffic.hops(network)
         share = np.ones(len(hops.links))
-    bits = path_packet_bits(traffic)
+    bits = traffic.packet_bits
     mean_bits = float(traffic.bps.sum() / traffic.pps.sum()) if traffic.pps.sum() > 0 else float(bits.mean())
     packet_s = mean_bits / network.capacity_bps
     in_packets = np.where(

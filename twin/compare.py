@@ -17,7 +17,6 @@ from typing import Protocol
 import numpy as np
 
 from twin.equal_routes import crossings
-from twin.models import path_packet_bits
 from twin.network import Floats, Network, Traffic, canonical_ends
 from twin.queueing import sum_hops
 
@@ -61,7 +60,7 @@ def comparable_mean_s(
     if measured.packet_bits is not None:
         hops, share = crossings(network)
         per_bit = sum_hops(hops, share / network.line_rate_bps[hops.links])
-        mean = mean + (measured.packet_bits - path_packet_bits(traffic)) * per_bit
+        mean = mean + (measured.packet_bits - traffic.packet_bits) * per_bit
     if measured.direction == "round-trip":
         back = reverse_paths(len(network.nodes))
         mean = np.where(routed & routed[back], mean + mean[back], 0.0)

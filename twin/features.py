@@ -38,8 +38,7 @@ from twin.features_core import (
 )
 from twin.features_queues import QUEUE_FEATURES, queue_table
 from twin.features_ways import Ways
-from twin.models import DEFAULT_PACKET_BITS, path_packet_bits
-from twin.network import Floats, Ints, Network, Paths, Traffic
+from twin.network import DEFAULT_PACKET_BITS, Floats, Ints, Network, Paths, Traffic
 from twin.queueing import LinkQueues
 from twin.queueing_flows import Offers, offer
 from twin.scheduling import POLICIES
@@ -135,7 +134,7 @@ class Loops:
     @classmethod
     def of(cls, network: Network, traffic: Traffic, size_scv: float, queues: LinkQueues) -> Loops:
         """Fill in what the traffic leaves open."""
-        bits, vary = path_packet_bits(traffic), traffic.variability
+        bits, vary = traffic.packet_bits, traffic.variability
         return cls(
             ways=Ways.of(network, traffic),
             pps=traffic.pps,

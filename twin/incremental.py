@@ -18,16 +18,18 @@ grows with every change until the flow is run again. Sums over flows are made an
 (:mod:`twin.incremental_core`), or in double precision from terms of single precision.
 
 *What is not followed.* Another topology, routing, scheduling or set of flows is predicted whole, as is a
-change that touches most flows.
+change that touches most flows, and a state outside of what the model has seen: what a step is worth there
+cannot be told.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
+from twin.checkpoint import Checkpoint
 from twin.chunks import each_chunk
 from twin.errors import UsageError
 from twin.features import Features, FlowTables, Loops, assemble
@@ -35,7 +37,7 @@ from twin.features_core import SURVIVAL
 from twin.features_ways import Ways
 from twin.incremental_account import Accounts
 from twin.incremental_core import Crossings, Flags, add_up_links, touched_links, weigh
-from twin.incremental_effect import Effects
+from twin.incremental_effect import LEAST, SAMPLE, Effects
 from twin.incremental_prior import (
     SAME,
     OfferMemory,
@@ -54,7 +56,6 @@ from twin.network import Floats, Ints, Network, Traffic
 from twin.queueing import LinkQueues
 
 TOLERANCE = 5e-5  # of queueing + transmission, of jitter, and of loss a hundredfold: what a flow may owe
-LEAST = 0.2  # of it: a step of one queue that is worth less is left until it has grown
 MOST = 0.7  # of all flows: where a change touches more, predict all
 
 
@@ -107,6 +108,17 @@ class _Memory:
     ln_scale: Floats  # [F]
     predicted: Floats  # [PREDICTED, F]
     accounts: Accounts
+    effects: Effects = field(init=False)
+
+    def look(self, checkpoint: Checkpoint) -> None:
+        """Find out what steps of queues do in this network, once all flows were run."""
+        self.accounts.count()
+        ways, last = self.loops.ways, self.sweeps[-1]
+        routed = np.flatnonzero(ways.hops.lengths)
+        some = routed[:: max(1, len(routed) // SAMPLE)]
+        hops = ways.hops.offsets[some]
+        queues = last.h_q[ways.queues[hops]]
+        self.effects = Effects.of(checkpoint, last.h_f[some], queues, self.tables.hop[hops])
 
 
 class Incremental:
@@ -121,7 +133,7 @@ class Incremental:
             raise UsageError("only what runs on the CPU's kernel is predicted incrementally: load it for cpu")
         self.model, self.forward = model, model.forward
         self.name, self.version = model.name, model.version
-        self.tolerance, self.effects = tolerance, Effects.of(model.checkpoint)
+        self.tolerance = tolerance
         self.rerun = Rerun(0)
         self._memory: _Memory | None = None
 
@@ -176,7 +188,7 @@ class Incremental:
             ),
         )
         prediction = self._run(memory, np.ones(flows, np.bool_))
-        memory.accounts.count()
+        memory.look(self.model.checkpoint)
         self._memory, self.rerun = memory, Rerun(flows, why)
         return prediction
 
@@ -190,6 +202,8 @@ class Incremental:
         except UsageError:
             self._memory = memory  # the state that was asked for cannot be; the one before still is
             raise
+        if self.model.out_of_range(network, queues):
+            return self._whole(network, traffic, "outside of what the model has seen")
         loops = Loops.of(network, traffic, self.model.prior.size_scv, queues)
         self._add_up(memory, network, loops, changed)
         memory.network, memory.traffic, memory.loops, memory.queues = network, traffic, loops, queues
@@ -223,8 +237,9 @@ class Incremental:
         seen, inlet_seen = seen_of(network, queues), inlet_shares(loops, memory.inlet_rate)
         steps, inlet_steps = seen - memory.seen, inlet_seen - memory.inlet_seen
         inlet_queue = np.repeat(np.arange(len(seen)), np.diff(loops.ways.inlet_base, append=len(inlet_seen)))
-        moved = np.abs(steps).max(axis=1, initial=0.0) > self._least
-        moved[inlet_queue[np.abs(inlet_steps) > self._least]] = True
+        least = LEAST * self.tolerance
+        moved = np.abs(steps).max(axis=1, initial=0.0) > least
+        moved[inlet_queue[np.abs(inlet_steps) > least]] = True
         memory.accounts.charge_features(queues, moved, steps, inlet_steps, memory.tables.hop, run)
         overall = abs(np.log(loops.overall_bits / memory.overall_bits)) > self.tolerance
         if overall or np.count_nonzero(run) > MOST * len(run):
@@ -234,11 +249,6 @@ class Incremental:
         memory.inlet_seen[moved[inlet_queue]] = inlet_seen[moved[inlet_queue]]
         memory.accounts.pay(0, np.flatnonzero(run))
         return run
-
-    @property
-    def _least(self) -> float:
-        """A step of a queue that is worth less is left until it has grown."""
-        return LEAST * self.tolerance
 
     def _run(self, memory: _Memory, run: Flags) -> PathPrediction:
         """Run flows again, sweep by sweep more of them, as what they tell spreads."""
@@ -259,10 +269,11 @@ class Incremental:
         """The flows to run in a sweep: those of the sweep before, and those over queues that differ."""
         sweep, accounts = memory.sweeps[level - 1], memory.accounts
         if not run.all():
-            step = self.effects.of_step(h_q - sweep.h_q, features.ln_blocking)
-            moved = step.most() > self._least
-            accounts.charge_states(level, memory.queues, moved, step, run)
-            sweep.h_q[moved] = h_q[moved]
+            worth = memory.effects.of_steps(
+                h_q - sweep.h_q, memory.queues, features.ln_blocking, accounts.usual, self.tolerance
+            )
+            accounts.charge(level, worth, run)
+            sweep.h_q[worth.moved] = h_q[worth.moved]
         if run.all():
             sweep.h_q[:] = h_q
         flows = np.flatnonzero(run)

@@ -8,14 +8,31 @@ from there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from twin.chunks import each_chunk
 from twin.features_ways import Ways
-from twin.incremental_core import DEBTS, OWED, Bits, Crossings, Flags, owe, owe_shares
-from twin.incremental_effect import Step
+from twin.incremental_core import (
+    DEBTS,
+    DELAY,
+    JITTER,
+    ON_LOSS,
+    ON_VARIANCE,
+    ON_WAIT,
+    OWED,
+    UNSURE_DEVIATION,
+    UNSURE_OF_BOTH,
+    UNSURE_WAIT,
+    Bits,
+    Crossings,
+    Flags,
+    over_queues,
+    owe,
+    owe_shares,
+)
+from twin.incremental_effect import Worth
 from twin.incremental_seen import ARRIVAL, SEEN_DEVIATION, SEEN_LOAD, SEEN_LOSS, SEEN_WAIT, SERVICE
 from twin.inference_cpu import Array
 from twin.inference_kernel import HIDDEN
@@ -23,10 +40,8 @@ from twin.network import Floats, Ints
 from twin.queueing import LinkQueues
 
 OF_FEATURES = 3.0  # a step in load is worth so much on ln of the wait: much, where queues are filling
-# A step in a sweep before the last lasts in the flow's state and reaches every hop read out: worth more, on …
-EARLIER = np.array([[1.0], [8.0]], np.float32)  # … ln wait, ln deviation
-MISJUDGED = 1.2  # what a step does by way of a flow's state, of all units together
-LEAST_UNIT = 0.3  # of the limit: an odd unit that is worth less does not matter
+NOTHING = np.float32(0.0)
+LASTING = np.float32(1.0)  # of a step of a flow's state in one sweep the next sweep feels so much
 FEW = 0.3  # of all hops: beyond, to look at all flows is faster than to find some
 
 
@@ -85,58 +100,41 @@ class Accounts:
             crossings.hops, crossings.flows, crossings.queues, self.ways.inlets, hop_x, queues.wait_s,
             queues.wait_std_s, self.table,
         )  # fmt: skip
-        unsure = OF_FEATURES * np.abs(steps[:, [SERVICE, SEEN_LOAD]]).max(axis=1)
-        loss = np.abs(steps[:, SEEN_LOSS])
-        none = np.zeros(len(moved))
-        seen = (steps[:, SEEN_WAIT], steps[:, SEEN_DEVIATION], loss)
-        ln = np.column_stack([*seen, unsure, none, none, unsure, unsure])
-        self._charge(0, queues, moved, ln, np.zeros((len(moved), 2, HIDDEN), np.float32), run)
+        worth = replace(Worth.of_nothing(queues), moved=moved)
+        unsure = OF_FEATURES * np.abs(steps[moved][:, [SERVICE, SEEN_LOAD]]).max(axis=1, initial=0.0)
+        worth.table[moved, ON_WAIT] = queues.wait_s[moved] * steps[moved, SEEN_WAIT]
+        worth.table[moved, ON_VARIANCE] = queues.wait_std_s[moved] ** 2 * steps[moved, SEEN_DEVIATION]
+        worth.table[moved, ON_LOSS] = np.abs(steps[moved, SEEN_LOSS])
+        for column in (UNSURE_OF_BOTH, UNSURE_WAIT, UNSURE_DEVIATION):
+            worth.table[moved, column] = unsure
+        self.charge(0, worth, run)
 
-    def charge_states(self, level: int, queues: LinkQueues, moved: Flags, step: Step, run: Flags) -> None:
-        """For steps in the states of queues that have ``moved``."""
-        usual = (self.usual[:, None] >> np.arange(HIDDEN) & 1).astype(np.float32)
-        moves, none = step.moves, np.zeros(len(moved))
-        weights = step.weights if level == self.levels else step.weights * EARLIER
-        by_units, by_states = (moves * usual) @ weights.T, (step.through * usual) @ weights.T
-        unsure = MISJUDGED * (np.abs(step.through) @ np.abs(weights.T))
-        odd = (moves * (1 - 2 * usual))[:, None, :] * weights
-        self._charge(
-            level, queues, moved, np.column_stack([by_units, step.on_loss, none, by_states, unsure]), odd, run
-        )
-
-    def _charge(
-        self, level: int, queues: LinkQueues, moved: Flags, ln: Floats, odd_terms: Array, run: Flags
-    ) -> None:
-        """Those that owe more than the limit are to run. ``ln`` [Q, 8]: on wait, deviation and loss, unsure
-        of both, and by way of flows' states on wait and deviation, and what is unsure of these."""
-        wait, variance = queues.wait_s, queues.wait_std_s**2
-        one = np.ones(len(wait))
-        scale = np.column_stack([wait, variance, *[one] * 6])
-        changes = np.where(moved[:, None], scale * ln, 0.0)
-        worth = np.column_stack([changes, wait, variance]).astype(np.float32)
-        matter = moved[:, None] & (np.abs(odd_terms).max(axis=1) > LEAST_UNIT * self.limit)
-        each = scale[:, :2, None].astype(np.float32) * odd_terms
-        bits = np.asarray(matter @ (1 << np.arange(HIDDEN)), dtype=np.int32)
-        flows, offsets = self._over(moved), self.ways.hops.offsets
+    def charge(self, level: int, worth: Worth, run: Flags) -> None:
+        """For steps in the states of queues; those that owe more than the limit are to run."""
+        flows, offsets = self._over(worth.moved), self.ways.hops.offsets
+        lasting = LASTING if 0 < level < self.levels else NOTHING
 
         def charge(_: int, low: int, high: int) -> None:
             owe(
-                flows[low:high], offsets, self.queue_of_hop, worth, self.at_work, self.usual, bits, each,
-                self.table, level, self.limit, run,
+                flows[low:high], offsets, self.queue_of_hop, worth.table, self.at_work, self.usual,
+                worth.matter, worth.terms, lasting, self.table, level, self.limit, run,
             )  # fmt: skip
 
         each_chunk(len(flows), self.threads, charge)
 
     def pay(self, level: int, flows: Ints) -> None:
-        """``flows``, which run from this level on, owe nothing there."""
+        """``flows``, which run from this level on, owe nothing there; nor for the prior's waits, which the
+        last reads anew."""
         self.table[flows, OWED + DEBTS * level : OWED + DEBTS * (level + 1)] = 0.0
+        if level == self.levels:
+            self.table[flows, OWED + DELAY] = self.table[flows, OWED + JITTER] = 0.0
 
     def _over(self, moved: Flags) -> Ints:
-        """The flows over links of ``moved`` queues; all where these are many."""
+        """The flows over ``moved`` queues; all where these are many."""
+        crossings, flows = self.crossings, len(self.table)
         links = np.unique(self.queue_link[moved])
-        if np.diff(self.crossings.offsets)[links].sum() > FEW * len(self.queue_of_hop):
-            return np.arange(len(self.table))
-        over = np.zeros(len(self.table), np.bool_)
-        for link in links:
-            over[self.crossings.over(link)] = True
-        return np.flatnonzero(over)
+        if np.diff(crossings.offsets)[links].sum() > FEW * len(self.queue_of_hop):
+            return np.arange(flows)
+        return np.flatnonzero(
+            over_queues(moved, links, crossings.offsets, crossings.flows, crossings.queues, flows)
+        )

@@ -70,14 +70,14 @@ DELAY_ALLOWED = 2.0  # as much as of jitter: estimates of delay are closer
 ON_WAIT, ON_VARIANCE, ON_LOSS, UNSURE_OF_BOTH, STATE_ON_WAIT, STATE_ON_DEVIATION = range(6)
 UNSURE_WAIT, UNSURE_DEVIATION, WAIT, VARIANCE = range(6, 10)
 WORTH = 10
-OF_FLOW = 0.3  # of what is unsure of a queue concerns all waits of a flow: the highest load is its feature
+TOLD = 0.3  # a step of a flow's features is worth at least so much: queues are told, where it waits or not
 KEPT = 0.7  # of a step of its state a flow takes on to the next hop
 
 
 @compiled
 def owe(
     flows: Ints, offsets: Ints, queues: Bits, worth: Table, at_work: Bits, usual: Bits, matter: Bits,
-    terms: Table, accounts: Floats, level: int, limit: float, run: Flags,
+    terms: Table, lasting: np.float32, accounts: Floats, level: int, limit: float, run: Flags,
 ) -> None:  # fmt: skip
     """Charge ``flows`` for changes of queues at ``level``; those that owe more than ``limit`` are to run.
 
@@ -86,7 +86,8 @@ def owe(
     ``worth`` [Q, WORTH]: what changes of a queue do to its wait (s) and to the variance of it (s²) by the
     hidden units that are at work for most hops, as ``usual`` [Q] tells bit by bit; where ``at_work`` [H]
     differs in one that ``matter`` [Q] tells, ``terms`` [Q, 2, HIDDEN] add to both. What a change does to a
-    flow's state, later hops feel too, by as much as their waits and variances are; all that is unsure.
+    flow's state, later hops feel too, by as much as their waits and variances are; all that is unsure. So
+    much of it as is ``lasting`` is in the state yet when the next sweep reads out all hops.
     """
     zero, kept, at_level = np.float32(0.0), np.float32(KEPT), OWED + DEBTS * level
     for flow in flows:
@@ -94,7 +95,7 @@ def owe(
             continue
         wait, variance, unsure_wait, unsure_variance, lost = zero, zero, zero, zero, zero
         state_wait, state_deviation, doubt_wait, doubt_deviation = zero, zero, zero, zero
-        all_wait, all_variance, of_flow = zero, zero, zero
+        of_flow = zero
         for hop in range(offsets[flow], offsets[flow + 1]):
             queue = queues[hop]  # no views of rows here: numba would count references to each
             of_wait, of_variance = worth[queue, WAIT], worth[queue, VARIANCE]
@@ -109,7 +110,6 @@ def owe(
             unsure_of_both = worth[queue, UNSURE_OF_BOTH]
             unsure_wait += of_wait * (unsure_of_both + doubt_wait)
             unsure_variance += of_variance * (unsure_of_both + doubt_deviation)
-            all_wait, all_variance = all_wait + of_wait, all_variance + of_variance
             of_flow = max(of_flow, unsure_of_both)
             odd = matter[queue]
             if odd != 0:
@@ -123,11 +123,12 @@ def owe(
             continue
         accounts[flow, at_level + DELAY] += wait * accounts[flow, OF_WAIT]
         accounts[flow, at_level + JITTER] += variance * accounts[flow, OF_VARIANCE]
-        unsure_wait += np.float32(OF_FLOW) * of_flow * all_wait
-        unsure_variance += np.float32(OF_FLOW) * of_flow * all_variance
-        accounts[flow, at_level + UNSURE_DELAY] += unsure_wait * accounts[flow, OF_WAIT]
+        told = TOLD * of_flow
+        told_wait = told + lasting * (abs(state_wait) + doubt_wait)
+        told_deviation = told + lasting * (abs(state_deviation) + doubt_deviation)
+        accounts[flow, at_level + UNSURE_DELAY] += unsure_wait * accounts[flow, OF_WAIT] + told_wait
         accounts[flow, at_level + UNSURE_JITTER] += (
-            lost * accounts[flow, OF_LOSS] + unsure_variance * accounts[flow, OF_VARIANCE]
+            lost * accounts[flow, OF_LOSS] + unsure_variance * accounts[flow, OF_VARIANCE] + told_deviation
         )
         run[flow] = _debt(accounts, flow, level) > limit
 
@@ -142,6 +143,17 @@ def _debt(accounts: Floats, flow: int, level: int) -> float:
         unsure_delay += accounts[flow, below + UNSURE_DELAY]
         unsure_jitter += accounts[flow, below + UNSURE_JITTER]
     return max((abs(delay) + unsure_delay) / DELAY_ALLOWED, abs(jitter) + unsure_jitter)
+
+
+@compiled
+def over_queues(moved: Flags, links: Ints, begins: Ints, flow_at: Ints, queue_at: Ints, count: int) -> Flags:
+    """Which flows [count] cross ``moved`` queues, all of them at ``links``."""
+    over = np.zeros(count, np.bool_)
+    for link in links:
+        for at in range(begins[link], begins[link + 1]):
+            if moved[queue_at[at]]:
+                over[flow_at[at]] = True
+    return over
 
 
 @compiled
@@ -160,8 +172,8 @@ def owe_shares(
             if queue_at[at] == queue:
                 account, hop = accounts[flow_at[at]], hops[at]
                 step = hop_x[hop, 0] * of_share[queue] + of_inlet[inlets[hop]]
-                account[OWED + UNSURE_DELAY] += step * wait * account[OF_WAIT]
-                account[OWED + UNSURE_JITTER] += step * variance * account[OF_VARIANCE]
+                account[OWED + UNSURE_DELAY] += step * max(wait * account[OF_WAIT], TOLD)
+                account[OWED + UNSURE_JITTER] += step * max(variance * account[OF_VARIANCE], TOLD)
 
 
 @compiled

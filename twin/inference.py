@@ -21,7 +21,7 @@ from twin.inference_cpu import CpuForward, Said, fits
 from twin.intervals import LOAD_EDGES, SIZE_EDGES
 from twin.models import PathPrediction
 from twin.network import Floats, Ints, Network, Traffic
-from twin.queueing import MG1K
+from twin.queueing import MG1K, LinkQueues
 from twin.unqueued import Unqueued
 
 PRIORS: dict[str, Callable[[float], Prior]] = {
@@ -92,8 +92,12 @@ class RouteNet:
             loss=predicted[LOSS],
             log_width=predicted[LOG_WIDTH],
             link_utilisation=features.queues.utilisation,
-            out_of_range=self.checkpoint.safe_range.violations(operating_point(network, features.queues)),
+            out_of_range=self.out_of_range(network, features.queues),
         )
+
+    def out_of_range(self, network: Network, queues: LinkQueues) -> tuple[str, ...]:
+        """Why a state lies outside what the model has seen, if it does."""
+        return self.checkpoint.safe_range.violations(operating_point(network, queues))
 
 
 def load(

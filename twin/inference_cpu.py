@@ -128,7 +128,7 @@ class CpuForward:
         into = affine(told, self.turned["queue_update.weight_ih"], self.w["queue_update.bias_ih"])
         own = affine(h_q, self.turned["queue_update.weight_hh"], self.w["queue_update.bias_hh"])
         (r_in, z_in, n_in), (r, z, n) = np.split(into, 3, axis=1), np.split(own, 3, axis=1)
-        reset, update = _sigmoid(r_in + r), _sigmoid(z_in + z)
+        reset, update = sigmoid(r_in + r), sigmoid(z_in + z)
         new = np.tanh(n_in + reset * n)
         return np.asarray(new + update * (h_q - new))
 
@@ -282,5 +282,6 @@ def _spread(outputs: Array, heads: int) -> Array:
     return spread
 
 
-def _sigmoid(x: Array) -> Array:
+def sigmoid(x: Array) -> Array:
+    """1 ÷ (1 + e^−x), which overflows nowhere."""
     return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)

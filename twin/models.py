@@ -17,8 +17,6 @@ from twin.errors import TopologyError
 from twin.network import Floats, Ints, Network, Traffic
 from twin.scheduling import CLASSES
 
-DEFAULT_PACKET_BITS = 8_000.0  # 1,000 octets: what a packet is taken to be in a network where nothing flows
-
 
 @dataclass(frozen=True)
 class PathPrediction:
@@ -51,13 +49,6 @@ class DelayModel(Protocol):
     def predict(self, network: Network, traffic: Traffic) -> PathPrediction:
         """Predict all paths of ``network`` under ``traffic``."""
         ...
-
-
-def path_packet_bits(traffic: Traffic) -> Floats:
-    """Mean packet size of every flow, [F]; where nothing flows, the mean of all traffic stands in."""
-    packets = traffic.pps.sum()
-    overall = traffic.bps.sum() / packets if packets > 0 else DEFAULT_PACKET_BITS
-    return np.where(traffic.mean_packet_bits > 0, traffic.mean_packet_bits, overall)
 
 
 def check_traffic(network: Network, traffic: Traffic) -> None:

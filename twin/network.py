@@ -24,6 +24,7 @@ from twin.scheduling import CLASSES, FIFO, Scheduling
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+DEFAULT_PACKET_BITS = 8_000.0  # 1,000 octets: what a packet is taken to be in a network where nothing flows
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,13 @@ class Traffic:
     def mean_packet_bits(self) -> Floats:
         """[F]; 0 where nothing flows."""
         return np.divide(self.bps, self.pps, out=np.zeros_like(self.bps), where=self.pps > 0)
+
+    @cached_property
+    def packet_bits(self) -> Floats:
+        """Mean packet size of every flow, [F]; where nothing flows, the mean of all traffic stands in."""
+        packets, mean = self.pps.sum(), self.mean_packet_bits
+        overall = self.bps.sum() / packets if packets > 0 else DEFAULT_PACKET_BITS
+        return mean if mean.all() else np.where(mean > 0, mean, overall)
 
     def hops(self, network: Network) -> Paths:
         """The links of every flow, [F]."""

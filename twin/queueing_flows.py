@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from twin.compiled import compiled
-from twin.models import path_packet_bits
 from twin.network import Floats, Ints, Network, Traffic
 
 # Columns of what a queue is offered: packets/s λ, bit/s, bit²/s, variance of the bit rate, the same times its
@@ -46,7 +45,7 @@ class Flows:
             if traffic.service_class is None
             else traffic.service_class.astype(np.int64),
             pps=traffic.pps,
-            bits=path_packet_bits(traffic),
+            bits=traffic.packet_bits,
             size_scv=np.full(n, size_scv) if traffic.size_scv is None else traffic.size_scv,
             gap_scv=none if vary is None else vary.gap_scv,
             rate_scv=none if vary is None else vary.rate_scv,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from twin.models import check_traffic, path_packet_bits
+from twin.models import check_traffic
 from twin.network import Network, Traffic
 from twin.queueing import LinkQueues
 from twin.queueing_flows import BPS, PPS, Flows, Inlets, Offers, offer
@@ -25,7 +25,7 @@ class Unqueued:
     def solve(self, network: Network, traffic: Traffic, *, offers: Offers = offer) -> LinkQueues:
         """Every queue with the wait of one packet."""
         check_traffic(network, traffic)
-        count, bits = len(network.queue_link), path_packet_bits(traffic)
+        count, bits = len(network.queue_link), traffic.packet_bits
         flows = Flows.of(network, traffic, self.size_scv)
         offered, _ = offers(network, flows, Inlets.of(network), np.zeros(count))
         pps, bps = offered[:, PPS], offered[:, BPS]

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from routenet_examples import STATES, State, checkpoint_of, lab, mixed
 
-from twin.checkpoint import RouteNetConfig
+from twin.checkpoint import RouteNetConfig, SafeRange, read_checkpoint
 from twin.errors import TopologyError, UsageError
 from twin.features_ways import Ways
 from twin.incremental import Incremental
 from twin.incremental_core import Crossings
 from twin.incremental_prior import OfferMemory, changed_flows
 from twin.inference import RouteNet, load
+from twin.inference import shipped as weights_of
 from twin.models import PathPrediction
 from twin.network import Network, Traffic
 from twin.queueing import MG1K, LinkQueues
@@ -36,9 +37,9 @@ def shipped(name: str = "routenet") -> RouteNet:
 
 
 @cache
-def loaded(nodes: int, load: float) -> State:
+def loaded(nodes: int, load: float, seed: int = 1) -> State:
     """A power law of FIFO links whose busiest has about this load."""
-    network, traffic = lab_scenario(power_law(nodes, seed=1), seed=1)
+    network, traffic = lab_scenario(power_law(nodes, seed=seed), seed=seed)
     busiest = MG1K().solve(network, traffic).link_load.max()
     return network, traffic.scaled(load / busiest)
 
@@ -162,6 +163,34 @@ def test_other_models_are_followed_too(name: str) -> None:
     for change in (flow_grows, capacity_changes, link_fills, *CHANGES.values()):
         state = change(state, rng)
         hold(incremental.update(*state), state, model)
+
+
+def test_a_flow_owes_for_what_its_state_takes_to_the_next_sweep() -> None:
+    """A queue that is little of a path's wait moves the flow's state, and so all hops read out later."""
+    model, (network, traffic) = shipped(), loaded(100, 0.3, seed=6)
+    incremental = Incremental(model)
+    incremental.predict(network, traffic)
+    links = np.random.default_rng(6).permutation(len(network.links))
+    ends = [network.path_index(network.links[link].source, network.links[link].target) for link in links]
+    direct = [path for path in ends if len(network.paths.of(path)) == 1]
+    for path in direct[:12]:
+        (link,) = network.paths.of(path)
+        over = traffic.bps[network.paths.hop_path[network.paths.links == link]].sum()
+        traffic = _times(traffic, np.array([path]), 1 + 0.1 * over / traffic.bps[path])
+        hold(incremental.update(network, traffic), (network, traffic), model)
+    assert incremental.rerun.flows < 0.5 * len(traffic.pps)
+
+
+def test_a_flow_owes_for_what_it_tells_queues_where_it_does_not_wait() -> None:
+    """Weights that lean on shares of inlets: many flows that tell a queue a little else move it together."""
+    checkpoint = replace(read_checkpoint(weights_of("testbed")), safe_range=SafeRange({}))
+    model, state = RouteNet(checkpoint, threads=1), loaded(100, 0.5, seed=2)
+    incremental, rng = Incremental(model), np.random.default_rng(2)
+    incremental.predict(*state)
+    for _ in range(12):
+        state = flow_grows(state, rng)
+        hold(incremental.update(*state), state, model)
+    assert incremental.rerun.flows < 0.9 * len(state[1].pps)
 
 
 def test_small_changes_add_up() -> None:
@@ -313,6 +342,16 @@ def test_what_is_not_followed_is_predicted_whole(change: Callable[[State], State
     hold(said, after, model)
     back = incremental.update(*state)
     hold(back, state, model)
+
+
+def test_a_state_beyond_what_the_model_has_seen_is_predicted_whole() -> None:
+    """What a step is worth there cannot be told: all flows are run, and it says why."""
+    model, state = shipped("testbed"), loaded(50, 0.5)
+    incremental = Incremental(model)
+    incremental.predict(*state)
+    after = flow_grows(state, np.random.default_rng(1))
+    hold(incremental.update(*after), after, model)
+    assert incremental.rerun.whole == "outside of what the model has seen"
 
 
 def test_the_first_update_is_a_prediction() -> None:

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from twin.errors import TopologyError
-from twin.models import path_packet_bits
 from twin.network import Link, Network, Traffic
 from twin.queueing import MG1K, MM1B, smith_blocking
 
@@ -199,8 +198,8 @@ def test_bad_traffic_is_refused_in_one_line() -> None:
 def test_paths_without_traffic_get_the_mean_packet() -> None:
     """Where nothing flows the size of all traffic stands in, and 8,000 bit where nothing flows at all."""
     traffic = Traffic(bps=np.array([8e3, 8e3, 0.0]), pps=np.array([1.0, 3.0, 0.0]))
-    assert path_packet_bits(traffic)[2] == pytest.approx(4_000)
-    assert path_packet_bits(Traffic(bps=np.zeros(2), pps=np.zeros(2))) == pytest.approx([8_000, 8_000])
+    assert traffic.packet_bits[2] == pytest.approx(4_000)
+    assert Traffic(bps=np.zeros(2), pps=np.zeros(2)).packet_bits == pytest.approx([8_000, 8_000])
 
 
 def random_network(nodes: int, seed: int) -> Network:

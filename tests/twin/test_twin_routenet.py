@@ -21,7 +21,6 @@ from routenet_examples import (
 from twin.checkpoint import RouteNetConfig
 from twin.errors import TopologyError
 from twin.inference import RouteNet
-from twin.models import path_packet_bits
 from twin.network import Ints, Network, Traffic
 from twin.queueing import MG1K
 from twin.topologies import power_law
@@ -62,7 +61,7 @@ def test_an_untrained_rnn_waits_for_one_packet_a_hop() -> None:
     network, traffic = lab()
     model = RouteNet(checkpoint_of(RouteNetConfig("rnn", "unqueued", iterations=1), spread=0.0), threads=1)
     said = model.predict(network, traffic)
-    paths, bits = network.paths, path_packet_bits(traffic)
+    paths, bits = network.paths, traffic.packet_bits
     per_hop = bits[paths.hop_path] / network.capacity_bps[paths.links]  # all packets are as long here
     hops_s = 2 * per_hop + network.propagation_delay_s[paths.links]
     np.testing.assert_allclose(said.mean_s, np.bincount(paths.hop_path, hops_s), rtol=1e-6)

@@ -13,7 +13,7 @@ from twin.compare import comparable_mean_s
 from twin.graph_view import MeasuredDelays
 from twin.incremental_prior import changed_wires
 from twin.inference import RouteNet
-from twin.models import DelayModel, path_packet_bits
+from twin.models import DelayModel
 from twin.network import Link, Network, Traffic
 from twin.queueing import MG1K, MM1B
 from twin.scheduling import by_class
@@ -54,7 +54,7 @@ def test_a_faster_port_takes_off_transmission_and_nothing_else(model: str, state
     hops = traffic.hops(network)
     per_bit = np.bincount(hops.hop_path, 0.99 / network.capacity_bps[hops.links], len(hops.lengths))
     routed = hops.lengths > 0
-    saved = path_packet_bits(traffic) * per_bit
+    saved = traffic.packet_bits * per_bit
     np.testing.assert_allclose((plain.mean_s - told.mean_s)[routed], saved[routed], rtol=1e-6, atol=1e-12)
     np.testing.assert_array_equal(told.jitter_s, plain.jitter_s)
     np.testing.assert_array_equal(told.loss, plain.loss)
