@@ -34,6 +34,7 @@ from collectors.flows.egress import EgressWatch
 from collectors.flows.framing import Framer
 from collectors.flows.settings import FlowDirection, FlowTable
 from collectors.receive import SLOTS, Receiver, open_socket, plain_address, receiver_of, taken
+from collectors.snmp.wire import message_id
 from collectors.stats import CollectorStats
 from twin.errors import DecodeError
 from twin.records import DeadLetter, NetworkEvent, Record
@@ -51,6 +52,7 @@ SAVE_S = 10.0
 OLDEST_CACHE_NS = 3600 * 1_000_000_000  # an exporter has long changed or sent its templates again
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LOG = "ndtwin.collect"
+_IS_SNMP = "an SNMP message, not kept: it may hold a community. Have traps sent to the port of [traps]"
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,8 @@ class FlowListener:
     def _fault(self, message: bytes | memoryview, sender: Exporter, error: DecodeError) -> None:
         """What cannot be decoded: counted, kept, and told once for as long as it goes on."""
         now_ns = self._clock()
+        if message_id(bytes(message)) is not None:
+            error = DecodeError(_IS_SNMP)
         self._stats.undecoded_datagrams += 1
         self._flows.flawed(sender[0], "flows-undecoded", now_ns)
         if now_ns - self._faulty_ns.get(sender[0], -QUIET_NS) >= QUIET_NS:
@@ -329,14 +333,16 @@ class FlowListener:
         )
 
     def _dead_letter(self, message: bytes | memoryview, sender: Exporter, reason: str, now_ns: int) -> None:
+        """Keep what could not be read; but for SNMP sent to the wrong port, which holds a community."""
         second = now_ns // 1_000_000_000
         used = self._letters[1] if self._letters[0] == second else 0
         self._letters = (second, used + 1)
         if used < MAX_LETTERS_PER_S:
             source = f"{'tcp' if sender[2:] else 'udp'}:{sender[0]}:{sender[1]}"
-            self._emit(
-                DeadLetter(source=source, payload=bytes(message), reason=reason, observed_at_ns=now_ns)
-            )
+            payload = bytes(message)
+            if message_id(payload) is not None:
+                payload, reason = b"", _IS_SNMP
+            self._emit(DeadLetter(source=source, payload=payload, reason=reason, observed_at_ns=now_ns))
 
     # ------------------------------------------------------------------------------ templates on disk
 

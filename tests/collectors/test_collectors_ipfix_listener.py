@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -260,6 +261,26 @@ async def test_a_flood_of_broken_datagrams_is_one_event_and_one_line() -> None:
     assert [(r.device, r.kind) for r in log if isinstance(r, NetworkEvent)] == [("CA", "flows-undecoded")]
     assert 0 < sum(isinstance(r, DeadLetter) for r in log) <= 4 * module.MAX_LETTERS_PER_S
     assert len(lines) == 1
+
+
+async def test_traps_that_are_sent_to_the_flow_port_leave_no_community_in_a_topic(
+    need_tool: Callable[[str], str],
+) -> None:
+    """Of a known exporter and of a stranger: told as what they are, and their octets are not kept."""
+    snmptrap, log, stats, port = need_tool("snmptrap"), list[Record](), CollectorStats(), free_udp_port()
+    async with _running(_listener(log, stats, port)):
+        for source in ("127.0.0.1", "127.0.0.9"):
+            command = [snmptrap, "-v2c", "-c", "community-4711", f"--clientaddr={source}"]
+            command += [f"127.0.0.1:{port}", "1", "1.3.6.1.6.3.1.1.5.3"]
+            await asyncio.to_thread(subprocess.run, command, check=True, timeout=20, env={"MIBS": ""})
+        await eventually(lambda: stats.datagrams == 2)
+    letters = [one for one in log if isinstance(one, DeadLetter)]
+    assert [(one.payload, "Have traps sent to the port of [traps]" in one.reason) for one in letters] == [
+        (b"", True),
+        (b"", True),
+    ]
+    (event,) = [one for one in log if isinstance(one, NetworkEvent)]
+    assert (event.kind, "an SNMP message" in event.detail) == ("flows-undecoded", True)
 
 
 def test_datagrams_that_take_long_are_received_by_few() -> None:
