@@ -119,6 +119,7 @@ class Target:
         self.stats.timeouts += 1
         if self.health.timed_out():
             self.stats.silent.add(self.name)
+            self.stats.mistaken.pop(self.name, None)
             self._log().warning("device is silent", within_s=deadline_s)
             self._tell("device-silent", f"{self.protocol}: no answer within {deadline_s:g} s, twice")
 

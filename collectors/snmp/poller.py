@@ -10,7 +10,8 @@ at once when something hints at a change: another set of interfaces, another sta
 that moved, a sysUpTime that went back. So a renumbered interface never gets its neighbour's counters.
 
 Who answers is read in the first request of every reading, and held against who was known to
-(:mod:`collectors.snmp.identity`): of another device nothing more is read.
+(:mod:`collectors.snmp.identity`): of another device nothing more is read. It is read once more where a
+reading took long: a request that is lost is sent again, and then another device may answer it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from twin.records import (
 Clock = Callable[[], int]  # nanoseconds since the epoch
 Gate = Callable[[], AbstractAsyncContextManager[None]]
 STATE_PERIOD_NS = 60_000_000_000
+_LONG_S = 0.05  # less than any time-out
 
 
 def _no_gate() -> AbstractAsyncContextManager[None]:
@@ -107,6 +109,7 @@ class SnmpPoller:
             state = await self._interface_state(counters["oper"], system["uptime"] or 0)
             old = await self._old_counters(state, counters)
             waiting = await self._queues() if self._has_queues else ()
+            await self._confirm(self.engine, begin)
         found = interfaces(state, counters, old)
         return DeviceSample(
             network=self.network,
@@ -133,6 +136,10 @@ class SnmpPoller:
                 self._state = _State()
             self.news += news
         return told
+
+    async def _confirm(self, engine: SnmpEngine, begin: float) -> None:
+        if self.identities is not None and time.perf_counter() - begin > _LONG_S:
+            await self._begin(engine)
 
     def nothing(self, at_ns: int, why: str) -> DeviceSample:
         """A sample without an interface: no rate spans it."""
@@ -161,10 +168,13 @@ class SnmpPoller:
     async def topology(self) -> DeviceTopology:
         """Neighbours, addresses and routes; also refreshes what is known of the probes."""
         try:
+            begin = time.perf_counter()
             await self._begin(self.topology_engine)
             names = interface_names(await columns(self.topology_engine, t.INTERFACE_NAMES))
             async with self.topology_gate():
-                return await self._topology(self.topology_engine, names)
+                found = await self._topology(self.topology_engine, names)
+                await self._confirm(self.topology_engine, begin)
+                return found
         finally:
             self.topology_engine.close()  # seldom used: it need not hold a socket
 

@@ -313,8 +313,9 @@ class Pair:
 
     async def answer(self, *order: int) -> None:
         """Let device ``order[i]`` answer at endpoint i from now on."""
-        self.close()
-        await asyncio.sleep(0)  # sockets close in the loop's next turn
+        if self._transports:
+            self.close()
+            await asyncio.sleep(0.3)  # so that what is asked meanwhile is asked again
         access = SnmpAccess(SECRETS["T_COMMUNITY"], "ndtwin", SECRETS["T_AUTH"], SECRETS["T_PRIVACY"])
         for i, number in enumerate(order):
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -401,6 +402,21 @@ async def test_an_address_that_two_devices_share_by_turns_is_told_once(pair: Pai
         await eventually(lambda: not stats.mistaken)
     told = [event.kind for event in events(log, "wrong-device", "device-back") if event.device == "WA"]
     assert told == ["wrong-device", "device-back"]
+
+
+async def test_a_wrong_device_that_falls_silent_is_silent(pair: Pair, tmp_path: Path) -> None:
+    """What nobody says any more is not told any more; the device itself comes back all the same."""
+    async with collecting(two(pair.ports), tmp_path / "identities.json") as (log, stats):
+        await eventually(lambda: len(of(log, "WA")) >= 2)
+        await pair.answer(1, 1)
+        await eventually(lambda: "WA/snmp" in stats.mistaken)
+        pair.close()
+        await eventually(lambda: "WA/snmp" in stats.silent)
+        assert "WA/snmp" not in stats.mistaken
+        await pair.answer(0, 1)
+        await eventually(lambda: "WA/snmp" not in stats.silent, within_s=30)
+    told = [event.kind for event in log if isinstance(event, NetworkEvent) and event.device == "WA"]
+    assert told == ["wrong-device", "device-silent", "device-back"]
 
 
 async def test_a_swap_that_happened_while_nobody_looked_is_told(pair: Pair, tmp_path: Path) -> None:
