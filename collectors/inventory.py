@@ -105,6 +105,13 @@ class SnmpAccess(_Table, frozen=True):
     credentials: str
     port: int = 161
     engine: Engine | None = None  # None: the inventory's ``engine``
+    traps: str = ""  # the credential set of its traps and informs; empty: the same
+
+    @property
+    def sets(self) -> dict[str, str]:
+        """Key → credential set."""
+        return {"credentials": self.credentials} | ({"traps": self.traps} if self.traps else {})
+
     sys_name: str = ""  # who is to answer; empty: who did at first, unless its name is another device's
 
 
@@ -114,6 +121,11 @@ class NetconfAccess(_Table, frozen=True):
     credentials: str
     port: int = 830
     notifications: bool = True  # RFC 5277, where the device has them: its configuration changes are events
+
+    @property
+    def sets(self) -> dict[str, str]:
+        """Key → credential set."""
+        return {"credentials": self.credentials}
 
 
 class Device(_Table, frozen=True):
@@ -213,7 +225,8 @@ def _plainly_addressed(device: Device) -> Device:
 
 def check_secrets(inventory: Inventory, *, origin: str = "inventory") -> None:
     """Every secret that a device needs can be read now; the values are not kept."""
-    needed = {access.credentials for device in inventory.devices for access in _accesses(device)}
+    accesses = [access for device in inventory.devices for access in _accesses(device)]
+    needed = {name for access in accesses for name in access.sets.values()}
     for name in sorted(needed | {probe.credentials for probe in probes_of(inventory) if probe.credentials}):
         credentials = inventory.credentials[name]
         try:
@@ -324,15 +337,17 @@ def _check_access(inventory: Inventory) -> Problems:
             place = f"devices[{i}] ({device.name}).{protocol}"
             if not 1 <= access.port <= 65535:
                 yield f"{place}.port", f"{access.port} is no port: use 1 to 65535"
-            credentials = inventory.credentials.get(access.credentials)
-            if credentials is None:
-                known = ", ".join(sorted(inventory.credentials)) or "none"
-                yield (
-                    f"{place}.credentials",
-                    f"no set {access.credentials!r} (known: {known}): add it",
-                )
-            elif problem := _LACKS[protocol](credentials):
-                yield f"credentials.{access.credentials}", f"{problem} (needed by {device.name}.{protocol})"
+            for key, name in access.sets.items():
+                yield from _check_set(inventory, place, key, name, needed_by=f"{device.name}.{protocol}")
+
+
+def _check_set(inventory: Inventory, place: str, key: str, name: str, needed_by: str) -> Problems:
+    credentials = inventory.credentials.get(name)
+    if credentials is None:
+        known = ", ".join(sorted(inventory.credentials)) or "none"
+        yield f"{place}.{key}", f"no set {name!r} (known: {known}): add it"
+    elif problem := _LACKS[needed_by.rpartition(".")[2]](credentials):
+        yield f"credentials.{name}", f"{problem} (needed by {needed_by})"
 
 
 def _snmp_lacks(credentials: Credentials) -> str:

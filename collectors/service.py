@@ -196,7 +196,7 @@ class _Crew:
         work = SnmpWork(poller, self._emit, asyncio.Event(), int(self._periods.poll_s * 1e9))
         if self._traps is not None:
             assert device.snmp is not None, "callers pass devices with snmp"
-            credentials = self._inventory.credentials[device.snmp.credentials]
+            credentials = self._inventory.credentials[device.snmp.traps or device.snmp.credentials]
             self._traps.watch(device.name, plain_address(device.address), work, credentials)
             work.addresses_seen = partial(self._traps.also, device.name)
         counters = self._target(device, "snmp", self._periods.poll_s, work.poll)
@@ -245,8 +245,9 @@ class _Crew:
 def trap_listener(
     inventory: Inventory, emit: Emit, stats: CollectorStats, clock: Callable[[], int]
 ) -> TrapListener:
-    """The listener for the devices with SNMP, under the credential sets that they are polled with."""
-    names = {device.snmp.credentials for device in inventory.devices if device.snmp is not None}
+    """The listener for the devices with SNMP, under the credential sets of their traps."""
+    accesses = [device.snmp for device in inventory.devices if device.snmp is not None]
+    names = {access.traps or access.credentials for access in accesses}
     receiver = TrapReceiver(inventory.credentials[name] for name in sorted(names))
     return TrapListener(inventory.network, receiver, emit, stats, clock)
 

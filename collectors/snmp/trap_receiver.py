@@ -52,7 +52,7 @@ _REASONS = {
     "usmStatsUnknownEngineIDs": "unknown engine id",
 }
 _UNKNOWN_COMMUNITY = "unknown community: let the device send under one of the inventory's credential sets"
-_OTHER_SET = "under another credential set than the device is polled with: let it send under that one"
+_OTHER_SET = "under another credential set than the device's: let it send under its own, or tell `traps`"
 _TOO_OPEN = "with less security than the credential set has: let the device authenticate and encrypt alike"
 # pyasn1 fails in many ways on bytes that are no message: OverflowError, for one, is a length beyond 2^63.
 _NO_MESSAGE = (

@@ -396,9 +396,12 @@ def test_an_allowance_refills_with_time() -> None:
 async def test_the_service_takes_traps_beside_its_polls(
     lab: LabAgents, need_tool: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """A linkDown trap is an event before the poll sees it, and the poll does not tell it a second time."""
+    """A linkDown trap is an event before the poll sees it, and the poll does not tell it a second time.
+
+    The device is polled by version 3 and sends traps of version 2c, as the inventory says.
+    """
     port = free_udp_port()
-    access = f'{{ port = {lab.snmp_port}, credentials = "v2c" }}'
+    access = f'{{ port = {lab.snmp_port}, credentials = "v3", traps = "v2c" }}'
     inventory = inventory_of(
         f'name = "WA"\naddress = "127.0.0.1"\nsnmp = {access}', more=f'[traps]\nlisten = "127.0.0.1:{port}"\n'
     )
