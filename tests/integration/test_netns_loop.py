@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from netns_ring import need_namespaces, ring
 
+from ndtwin.api.frames import Frame
 from ndtwin.config import load_settings
 from ndtwin.lab.netns.settings import LOOP_TABLES
 from ndtwin.lab.netns.spaces import left_behind
 from ndtwin.loop import Loop, running_loop
 from ndtwin.ports import private_ports
-from ndtwin.report import loop_report
 
 pytestmark = [
     pytest.mark.alone,
@@ -25,10 +25,11 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 LEARNT_WINDOWS = 12
-JUDGED_WINDOWS = 6
-# Percent, reached at some time within five minutes, not held at all times: medians over six windows were
-# 12 to 31 on busy cores, five in six of them below this bound; with a probe a second they were 27 to 47.
-MOST_APE = 25.0
+JUDGED_WINDOWS = 12  # all that follow, two minutes
+# Percent, which nine of those twelve windows must hold. Measured over some 50 spans of twelve windows, half of
+# them while two cores had other work for four to eight: the ninth best window was 16 to 28. Probes alone make
+# some 12: 80 of them, of a delay that strays by more than its mean. M/M/1/b, wrong for these queues, has 50 to 80.
+MOST_APE = 35.0
 WHOLE_S = 240.0  # on two busy cores; a quiet machine takes a minute
 
 
@@ -56,23 +57,30 @@ def test_every_path_between_real_routers_is_measured_and_predicted(loop: Loop) -
     assert (report["paths_total"], report["paths_measured"], report["paths_predicted"]) == (12, 12, 12)
 
 
+def error_of(frame: Frame) -> float:
+    """Percent: of every path's error the median, paths weighted by their traffic's packets."""
+    order = np.argsort(frame.percentage_error)
+    weight = np.cumsum(frame.traffic.pps[frame.comparable][order])
+    return float(frame.percentage_error[order][np.searchsorted(weight, weight[-1] / 2)])
+
+
 def test_predictions_come_near_what_probes_measure(loop: Loop) -> None:
-    """Over a minute's windows the median error of paths comes below a bound.
+    """In every window of two minutes every path is predicted, and in three of four windows well.
 
-    Part of the error is the measurement's own: a window has some 80 probes of a path. And whoever else works
-    on this machine delays packets, so a minute in which nobody did is waited for.
+    From when the calibration has learnt a while, not at some time: a loop that is good only at times fails.
+    Part of the error is the measurement's own: a window has some 80 probes of a path, and whoever else works
+    on this machine delays packets.
     """
-    seen: dict[int, float] = {}
-
-    def median_error() -> float:
-        report = loop_report(loop.store, last_windows=JUDGED_WINDOWS)
-        if report["windows_closed"] < LEARNT_WINDOWS or report["ape_median"] is None:
-            return math.inf
-        seen[report["windows_closed"]] = report["ape_median"]
-        return float(report["ape_median"])
-
-    assert loop.run_until(lambda: median_error() <= MOST_APE, 300), seen
-    print("median error in percent, by window:", seen)
+    history = loop.store.network(loop.store.networks()[0])
+    wanted = LEARNT_WINDOWS + JUDGED_WINDOWS
+    assert loop.run_until(lambda: history.windows_seen > wanted, 400), history.windows_seen
+    frames = history.frames[-JUDGED_WINDOWS - 1 : -1]  # of the newest the prediction may be under way
+    assert [frame.version - frames[0].version for frame in frames] == list(range(JUDGED_WINDOWS))
+    unpredicted = {frame.version: int((~frame.comparable).sum()) for frame in frames}
+    assert not any(unpredicted.values()), unpredicted
+    errors = np.sort([error_of(frame) for frame in frames])
+    print("error of windows in percent, sorted:", errors.round(1))
+    assert errors[JUDGED_WINDOWS * 3 // 4 - 1] <= MOST_APE, errors
 
 
 def test_flow_records_come_in_time(loop: Loop) -> None:

@@ -24,6 +24,7 @@ from ndtwin.lab.netns.plan import FRAME_OCTETS, Plan, make_plan
 from ndtwin.lab.netns.settings import NetnsSettings
 from ndtwin.lab.netns.spaces import held_slot, left_behind, shape, state_directory
 from ndtwin.lab.netns.tools import check_ready, run
+from ndtwin.lab.netns.traffic import due
 from ndtwin.lab.settings import LabSettings
 from ndtwin.lab.snmp_agent import SnmpAccess
 from twin.errors import PeerError, TopologyError, UsageError
@@ -92,6 +93,17 @@ def test_the_busiest_link_is_loaded_as_wished() -> None:
     load = np.bincount(paths.links, plan.traffic.bps[paths.hop_path], minlength=42)
     used = load / plan.network.capacity_bps
     assert 0.3 < used.max() <= LabSettings().utilisation + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("away_s", "sent_s", "left_out_s"), [(0.001, 0.001, 0.0), (0.02, 0.02, 0.0), (0.15, 0.02, 0.13)]
+)
+def test_a_stall_makes_no_burst(away_s: float, sent_s: float, left_out_s: float) -> None:
+    """What customers missed while the machine was busy is left out, but for as much as a queue bears."""
+    assert due(away_s) == pytest.approx((sent_s, left_out_s))
+    busiest_bps = LabSettings().utilisation * plan_of().network.capacity_bps
+    queue_bits = plan_of().network.buffer_packets * plan_of().traffic.mean_packet_bits.max()
+    assert (due(away_s)[0] * busiest_bps < queue_bits / 2).all()
 
 
 def test_who_receives_has_a_higher_address_than_anybody_who_sends() -> None:
