@@ -27,8 +27,8 @@ pytestmark = [
 LEARNT_WINDOWS = 12
 JUDGED_WINDOWS = 12  # all that follow, two minutes
 # Percent, which nine of those twelve windows must hold. Measured over some 50 spans of twelve windows, most
-# of them while two cores had other work for four to eight: the ninth best window was 16 to 28. Probes alone make
-# some 12: 80 of them, of a delay that strays by more than its mean. M/M/1/b, wrong here, has 50 to 80.
+# of them while two cores had other work for four to eight: the ninth best window was 16 to 28. Probes alone
+# make some 12: 80 of them, of a delay that strays by more than its mean. M/M/1/b, wrong here, has 50 to 80.
 MOST_APE = 35.0
 WHOLE_S = 240.0  # on two busy cores; a quiet machine takes a minute
 
