@@ -43,7 +43,7 @@ PAUSE_S = 0.005  # between the first datagram and reading: the receive buffer ho
 MIN_AT_ONCE = 16  # datagrams, where some are hostile: one of 64 KiB may take 30 ms
 MAX_DRAIN_S = 0.05  # per wake-up, about, so that polls get their turn
 MAX_GATHERED = 16_384  # records; what is less is handed on at the next tick
-MAX_LETTERS_PER_S = 20
+MAX_LETTERS_PER_S = 20  # of strangers, and as many of exporters
 MAX_COMPLAINTS = 1024  # unknown exporters of whom we told once
 MAX_CONNECTIONS = 16  # TCP, per exporter
 QUIET_NS = 60_000_000_000  # an exporter without faults for so long is told anew
@@ -103,7 +103,8 @@ class FlowListener:
         self._egress = EgressWatch(directions)
         self._lost_before: Counter[str] = Counter()
         self._unread_before: Counter[str] = Counter()
-        self._letters: tuple[int, int] = (0, 0)  # (second, letters in it)
+        self._letters: Counter[bool] = Counter()  # of this second, of strangers and of exporters
+        self._letters_s = 0
         self._strangers: set[str] = set()
         self._faulty_ns: dict[str, int] = {}  # exporter → its last fault
         self._untemplated_ns: dict[str, int] = {}  # exporter → when it last left something unreadable
@@ -334,10 +335,12 @@ class FlowListener:
 
     def _dead_letter(self, message: bytes | memoryview, sender: Exporter, reason: str, now_ns: int) -> None:
         """Keep what could not be read; but for SNMP sent to the wrong port, which holds a community."""
-        second = now_ns // 1_000_000_000
-        used = self._letters[1] if self._letters[0] == second else 0
-        self._letters = (second, used + 1)
-        if used < MAX_LETTERS_PER_S:
+        known, second = sender[0] in self._devices, now_ns // 1_000_000_000
+        if self._letters_s != second:
+            self._letters_s = second
+            self._letters.clear()
+        self._letters[known] += 1
+        if self._letters[known] <= MAX_LETTERS_PER_S:
             source = f"{'tcp' if sender[2:] else 'udp'}:{sender[0]}:{sender[1]}"
             payload = bytes(message)
             if message_id(payload) is not None:

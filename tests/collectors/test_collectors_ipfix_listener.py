@@ -263,6 +263,19 @@ async def test_a_flood_of_broken_datagrams_is_one_event_and_one_line() -> None:
     assert len(lines) == 1
 
 
+def test_strangers_do_not_take_the_dead_letters_of_exporters() -> None:
+    """Whoever floods the port from elsewhere: what an exporter sends wrong in the same second is kept."""
+    log, stats = list[Record](), CollectorStats()
+    listener = _listener(log, stats, 0, clock=lambda: 1_000_000_000 * S)
+    for number in range(1000):
+        listener.receive(b"\x00\x0a" + bytes(number % 7), ("127.0.0.9", number))
+    listener.receive(b"\x00\x0a broken", ("127.0.0.1", 1))
+    letters = [one.source for one in log if isinstance(one, DeadLetter)]
+    assert letters.count("udp:127.0.0.1:1") == 1
+    assert len(letters) == module.MAX_LETTERS_PER_S + 1
+    assert stats.unknown_datagrams == 1000
+
+
 async def test_traps_that_are_sent_to_the_flow_port_leave_no_community_in_a_topic(
     need_tool: Callable[[str], str],
 ) -> None:
