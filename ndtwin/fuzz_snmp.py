@@ -44,13 +44,16 @@ def snmp_targets() -> Sequence[Target]:
 
 def _receiver() -> Take:
     os.environ["NDTWIN_FUZZ_COMMUNITY"] = _COMMUNITY
-    receiver, numbers = TrapReceiver(parse_inventory(_INVENTORY).credentials.values()), count()
+    sets = parse_inventory(_INVENTORY).credentials
+    receiver, numbers = TrapReceiver(sets.values()), count()
+    expected = (None, None, sets["c"], sets["u"])  # of the device that seems to send
 
     def take(message: bytes) -> bool:
         number = next(numbers)
         if number % 1_000 == 0:
             receiver.tick(float(number // 1_000))
-        found = receiver.receive(message, ("192.0.2.1", 1 + number % 60_000))
+        source = "192.0.2.1", 1 + number % 60_000
+        found = receiver.receive(message, source, expected[number % len(expected)])
         if found.bindings:
             interface_of(notification_of(found.bindings), lambda index: "")
         return bool(found.bindings)
