@@ -51,7 +51,13 @@ def suspect(window: Window, field: Field, candidate: Candidate, probability: flo
 
 def summary_of(first: Suspect, best: Candidate) -> str:
     """One line for the alert."""
-    return f"{first.target}: {first.hypothesis} ({_size(best)}), probability {first.probability:.2f}"
+    return f"{first.target}: {first.hypothesis} ({_size(best)}), {likely(first.probability)}"
+
+
+def likely(probability: float) -> str:
+    """``97 % likely``; never certain, as a name is the best of those that were thought of."""
+    percent = round(100 * probability)
+    return "over 99 % likely" if percent > 99 else f"{percent} % likely"
 
 
 def _cause(window: Window, field: Field, candidate: Candidate) -> tuple[str, list[str]]:

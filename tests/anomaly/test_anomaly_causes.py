@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from anomaly.causes import LinkFacts, explain, link_queue, shares
+from anomaly.suspects import likely
 from anomaly.tomography import Field, Observations
 from twin.network import Link
 
@@ -94,3 +95,11 @@ def test_explanations_are_probabilities() -> None:
     assert {e.name for e in found} == {"extra-delay", "capacity-lost"}
     assert sum(shares(found)) == pytest.approx(1.0)
     assert shares(found) == sorted(shares(found), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("probability", "told"), [(0.5, "50 % likely"), (0.994, "99 % likely"), (1.0, "over 99 % likely")]
+)
+def test_a_name_is_likely_but_never_certain(probability: float, told: str) -> None:
+    """Operators read a percentage; the best of those that were thought of may still be wrong."""
+    assert likely(probability) == told

@@ -68,7 +68,7 @@ def test_the_fault_is_told_and_its_end(expected: list[Record]) -> None:
     assert alerts[1].suspects[0].target == "PA->NY"
     assert alerts[1].first_version == FIRST_VERSION + FAULTY.start
     assert alerts[2].last_version == FIRST_VERSION + FAULTY.stop - 1
-    assert all("PA->NY" in alert.summary for alert in alerts)
+    assert all("PA->NY" in alert.summary and alert.summary.endswith(" % likely") for alert in alerts)
     assert "PA->NY" in alerts[1].paths
 
 
