@@ -38,7 +38,7 @@ from twin.queueing import LinkQueues
 
 SAMPLE = 2_000  # hops whose mean J is
 MISJUDGED = 0.8  # of what a step does by way of a flow's state, as hops differ: of all units together
-LEAST = 0.3  # of what a flow may owe: a step of one queue that is worth less is left until it has grown
+LEAST = 0.6  # of what a flow may owe: a step of one queue that is worth less is left until it has grown
 LEAST_UNIT = 0.3  # of it: an odd unit that is worth less does not matter
 
 
