@@ -23,6 +23,9 @@ and always at least twice the time that the device was lately seen to take to re
 idle (its rate is 0, all the way back to its last move) until it moves again. Where several that should move
 all stand, the slower rows are as old as they.
 
+A row of which some counters that were busy stand, and others move, was read while the agent refreshed: it is
+stale too, but never twice in a row, since a direction may fall idle.
+
 What cannot be known: how old the first answer after a start is, and the age of counters that do move. A
 device that refreshes every 4 s and is polled every 5 s is off by up to 4 s of traffic a poll.
 """
@@ -31,6 +34,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Generic, NamedTuple, TypeVar
@@ -46,6 +50,8 @@ LATELY_S = 300.0  # how long stale counters are remembered
 _EPISODES = 3  # in that time, of several rows at once: it is the device's habit
 _REMEMBERED = 8  # refreshes whose lengths are known
 _OCTETS = 1500  # of a packet, where only octets are counted
+_INTERFACE_SCALES = (1 / _OCTETS, 1 / _OCTETS, 1.0, 1.0)
+_QUEUE_SCALES = (1 / _OCTETS, 1 / _OCTETS, 1.0)
 _NS = 1e9
 
 
@@ -53,7 +59,8 @@ class Counts(NamedTuple):
     """What one row counted, and whether it is up."""
 
     values: tuple[int | None, ...]
-    packets: float  # about how many
+    scales: tuple[float, ...]  # a value's step → packets, about
+    packets: float  # in all, about
     up: bool = True
 
 
@@ -64,13 +71,14 @@ def of_interface(one: InterfaceCounters) -> Counts:
     if inwards is None and outwards is None:
         packets = ((one.in_octets or 0) + (one.out_octets or 0)) / _OCTETS
     values = (one.in_octets, one.out_octets, inwards, outwards)
-    return Counts(values, packets, one.admin_up and one.oper_up)
+    return Counts(values, _INTERFACE_SCALES, packets, one.admin_up and one.oper_up)
 
 
 def of_queue(one: QueueCounters) -> Counts:
     """What is compared of a class queue."""
     octets = one.sent_octets if one.sent_octets is not None else one.offered_octets
-    return Counts((one.offered_octets, one.sent_octets, one.dropped_packets), (octets or 0) / _OCTETS)
+    values = (one.offered_octets, one.sent_octets, one.dropped_packets)
+    return Counts(values, _QUEUE_SCALES, (octets or 0) / _OCTETS)
 
 
 @dataclass
@@ -80,11 +88,25 @@ class _Row:
     per_s: float | None = None  # packets in its last move; 0: idle; None: it has not moved yet
     before_s: float = 0.0  # per_s when it fell idle
     polls: int = 0  # for which it stands
+    before: Counts | None = None  # its last move began with these
+    took_s: float = 0.0  # … and took so long
+    torn: bool = False  # the reading before was
 
     def moved(self, counts: Counts, at_ns: int) -> None:
-        seconds = max((at_ns - self.moved_at_ns) / _NS, 1e-3)
-        self.per_s = max(counts.packets - self.counts.packets, 0.0) / seconds
-        self.counts, self.moved_at_ns, self.polls = counts, at_ns, 0
+        self.took_s = max((at_ns - self.moved_at_ns) / _NS, 1e-3)
+        self.per_s = max(counts.packets - self.counts.packets, 0.0) / self.took_s
+        self.before, self.counts = self.counts, counts
+        self.moved_at_ns, self.polls, self.torn = at_ns, 0, False
+
+    def is_torn(self, counts: Counts, least_per_s: float) -> bool:
+        """Whether of what moves only a part is new: read before and after the agent refreshed."""
+        if self.torn or self.before is None:
+            return False
+        least = least_per_s * self.took_s
+        four = zip(self.before.values, self.counts.values, counts.values, counts.scales, strict=True)
+        return any(
+            then == now and ((then or 0) - (old or 0)) * scale >= least for old, then, now, scale in four
+        )
 
 
 @dataclass
@@ -105,7 +127,7 @@ class Standing(Generic[K]):
 
     def judge(
         self, table: Mapping[K, Counts], at_ns: int, period_ns: int, *, same_answer: bool = False
-    ) -> frozenset[K]:
+    ) -> AbstractSet[K]:
         """The keys of the stale rows. ``same_answer``: sysUpTime stands."""
         if self._rows.keys() - table.keys():
             self._rows = {key: row for key, row in self._rows.items() if key in table}
@@ -113,11 +135,12 @@ class Standing(Generic[K]):
         self._same_answer = same_answer and bool(self._rows) and not changed
         if self._same_answer:
             self._still_since_ns = self._still_since_ns or min(r.moved_at_ns for r in self._rows.values())
-            return frozenset(self._rows)
+            return self._rows.keys()
         self._any_moved |= bool(changed)
         least_per_s = BUSY_PACKETS * _NS / period_ns
-        should = [key for key, row in self._rows.items() if self._should_move(row, table[key], least_per_s)]
-        standing = [key for key in should if key not in changed]
+        should = {key for key, row in self._rows.items() if self._should_move(row, table[key], least_per_s)}
+        torn = {key for key in changed & should if self._rows[key].is_torn(table[key], least_per_s)}
+        changed -= torn
         self._learn(changed, should, table, at_ns)
         for key, counts in table.items():
             if key in changed:
@@ -126,42 +149,44 @@ class Standing(Generic[K]):
                 self._rows[key] = _Row(counts, at_ns)
             if not counts.up:  # idle, also when it comes up
                 self._rows[key].per_s = self._rows[key].before_s = 0.0
-        return frozenset(self._stale(standing, len(should), at_ns))
+        for key in torn:
+            self._rows[key].torn = True
+        return torn | self._stale(should - changed - torn, len(should), at_ns)
 
     def _should_move(self, row: _Row, counts: Counts, least_per_s: float) -> bool:
         if row.per_s is None:
             return counts.up and not self._any_moved and row.counts.packets > 0
         return counts.up and row.per_s >= least_per_s
 
-    def _stale(self, standing: list[K], should: int, at_ns: int) -> list[K]:
+    def _stale(self, standing: set[K], should: int, at_ns: int) -> set[K]:
         known = sum(self._rows[key].per_s is not None for key in standing)
         nothing_moves = len(standing) == should and known > 1
         together = 2 * len(standing) > should
         longest_ns = (HANGS_S if nothing_moves else IDLE_S) * _NS
         self._note_stillness(standing, at_ns, nothing_moves=nothing_moves)
-        found = []
+        found = set()
         for key in standing:
             row = self._rows[key]
             row.polls += 1
             stood_ns = at_ns - row.moved_at_ns
             waits = (together or row.polls < IDLE_POLLS) and stood_ns < longest_ns
             if waits or stood_ns < 2 * (self.refresh_ns or 0):
-                found.append(key)
+                found.add(key)
             else:
                 row.before_s, row.per_s = row.per_s or 0.0, 0.0
         if not found:
             self._still_since_ns = None
         if found and nothing_moves:
-            return [key for key, row in self._rows.items() if row.per_s and row.moved_at_ns < at_ns]
+            return {key for key, row in self._rows.items() if row.per_s and row.moved_at_ns < at_ns}
         return found
 
-    def _note_stillness(self, standing: list[K], at_ns: int, *, nothing_moves: bool) -> None:
+    def _note_stillness(self, standing: set[K], at_ns: int, *, nothing_moves: bool) -> None:
         if not nothing_moves:
             self._still_since_ns = None
         elif self._still_since_ns is None:
             self._still_since_ns = min((self._rows[key].moved_at_ns for key in standing), default=at_ns)
 
-    def _learn(self, changed: set[K], should: list[K], table: Mapping[K, Counts], at_ns: int) -> None:
+    def _learn(self, changed: set[K], should: set[K], table: Mapping[K, Counts], at_ns: int) -> None:
         """How long the device takes to refresh, from rows that caught up after they had stood still."""
         caught_up = {key for key in changed if _caught_up(self._rows[key], table[key], at_ns)}
         slow = {key for key in caught_up if not self._rows[key].per_s}

@@ -143,7 +143,8 @@ class Target:
         if self.health.refused(complaint):
             self._log().warning("another device answers", reason=complaint)
             self._tell("wrong-device", f"{self.protocol}: {complaint}")
-        self.health.failures = 0  # it answers well: no reason to ask it less often
+        # It answers well: it is not silent, and there is no reason to ask it less often.
+        self.health.failures, self.health.silent = 0, False
 
     def _tell(self, kind: str, detail: str = "") -> None:
         if self.announces:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from collectors.staleness import HANGS_S, IDLE_POLLS, IDLE_S, Counts, Standing
+from collectors.staleness import HANGS_S, IDLE_POLLS, IDLE_S, Standing, of_interface
 from collectors.watch import InterfaceWatch
 from stream.rates import CounterSeries, RateRules
 from twin.records import DeviceSample, InterfaceCounters, NetworkEvent, QueueCounters
@@ -227,6 +227,26 @@ def test_line_cards_with_caches_of_their_own_are_learnt() -> None:
     assert len(spikes) == 3  # from a start that nobody knows the age of, and two jumps
 
 
+def test_a_reading_that_the_agents_refresh_tore_is_not_counted() -> None:
+    """Octets of before, packets of after: that would be no bit in one interval and twice as many later."""
+    found, _ = judged([torn(one, at=45) for one in polls(100, {"a": steady, "b": steady})])
+    assert stale_at(found, "a") == stale_at(found, "b") == [45]
+    told, flags = rates(found, 40, 50)
+    assert (told["a"], flags) == (pytest.approx(RATE_BPS), {"stale:R"})
+    lasting, _ = judged([torn(one, at=45, until=100) for one in polls(100, {"a": steady, "b": steady})])
+    assert stale_at(lasting, "a") == [45]  # a direction that falls idle: once
+
+
+def torn(one: DeviceSample, at: int, until: int = 0) -> DeviceSample:
+    """The sample, its octets as they were a poll before at this second, or from there on."""
+    second = (one.observed_at_ns - T0) // S
+    if not at <= second <= max(at, until):
+        return one
+    old = int(steady(at - PERIOD_S)) * OCTETS
+    ports = tuple(msgspec.structs.replace(port, out_octets=old) for port in one.interfaces)
+    return msgspec.structs.replace(one, interfaces=ports)
+
+
 def test_after_a_restart_nothing_is_known_of_the_counters() -> None:
     """A device that comes back idle is not held to what it carried before."""
     before = polls(60, {"a": steady, "b": steady})
@@ -278,9 +298,13 @@ def test_class_queues_have_caches_of_their_own() -> None:
 def test_only_octets_may_be_counted() -> None:
     """An interface without packet counters is known busy by its octets, of the largest packets."""
     standing: Standing[str] = Standing()
-    counted = [Counts((octets, None, None, None), octets / 1500) for octets in (10, 150_010, 150_010, 75_000)]
-    told = [standing.judge({"a": one}, T0 + 5 * S * n, 5 * S) for n, one in enumerate(counted)]
-    assert told == [frozenset(), frozenset(), frozenset("a"), frozenset()]
+    ports = [
+        InterfaceCounters(name="a", if_index=1, in_octets=octets) for octets in (10, 150_010, 150_010, 75_000)
+    ]
+    told = [
+        set(standing.judge({"a": of_interface(one)}, T0 + 5 * S * n, 5 * S)) for n, one in enumerate(ports)
+    ]
+    assert told == [set(), set(), {"a"}, set()]
 
 
 def test_what_later_windows_need_of_a_cached_device_is_kept() -> None:
