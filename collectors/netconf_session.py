@@ -9,6 +9,7 @@ key is unknown or changed is refused before a password or a signature is sent.
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -140,12 +141,15 @@ class NetconfSession:
     def close(self) -> None:
         """End the session, whatever state it is in."""
         session, self._manager = self._manager, None
+        overrun = self._overrun
         self.cut()
         if session is not None:
             session._session.close()  # close_session would first wait for the device's consent
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        if overrun:
+            gc.collect()  # ncclient's sessions are reference cycles, and this one holds a reply at the limit
 
     def explain(self, error: Exception) -> Exception:
         """What ncclient and paramiko raise → silent (TimeoutError) or refused (DeviceError), in one line."""
@@ -178,7 +182,10 @@ class NetconfSession:
         try:
             known = HostKeys(str(self.known_hosts))
         except (OSError, SSHException) as error:
-            raise DeviceError(f"host keys cannot be read from {self.known_hosts}: {error}") from error
+            raise DeviceError(
+                f"host keys cannot be read from {self.known_hosts} ({error}): make it by "
+                f"ssh-keyscan -p {port} {address}, and check what it says"
+            ) from error
         keys = known.lookup(f"[{address}]:{port}") or known.lookup(address) or {}
         for kind in _KEY_TYPES:
             if kind in keys:

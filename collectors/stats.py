@@ -91,6 +91,7 @@ class CollectorStats:
             "snmp_varbinds": self.snmp.varbinds,
             "snmp_ignored_answers": self.snmp.ignored,
             "snmp_malformed_answers": self.snmp.malformed,
+            "snmp_forged_answers": self.snmp.forged,
             **self.probes.metrics(),
             **{f"poll_duration_s/{name}": target.last_s for name, target in slowest},
             **{f"poll_worst_s/{name}": target.worst_s for name, target in slowest},

@@ -55,4 +55,7 @@ def _renderer() -> list[structlog.typing.Processor]:
     drop = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if os.environ.get("NDTWIN_LOG") == "json":
         return [drop, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    return [drop, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
+    # structlog's own tracebacks show what variables held, and some hold secrets.
+    plain = structlog.dev.plain_traceback
+    colours = sys.stderr.isatty()
+    return [drop, structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, exception_formatter=plain)]

@@ -59,6 +59,7 @@ class Traffic:
     varbinds: int = 0  # received
     ignored: int = 0  # answers to no request of ours: late, doubled, forged
     malformed: int = 0  # datagrams that are no SNMP answer
+    forged: int = 0  # answers of version 3 that nobody with the key signed
 
 
 @dataclass(frozen=True)

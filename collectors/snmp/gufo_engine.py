@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from gufo.snmp import SnmpAuthError, SnmpDecodeError, SnmpError, SnmpVersion, user
 
 from collectors.inventory import Credentials
+from collectors.snmp.authentic import Seal
 from collectors.snmp.engine import Endpoint, Index, Traffic, Value, Walk, get_in_parts
 from collectors.snmp.gufo_session import Page, Session
 from collectors.snmp.paging import Paging
@@ -131,13 +132,15 @@ class GufoEngine:
 
     async def _open(self) -> Session:
         if self._session is None:
+            secrets = self._secrets()
             session = Session(
                 self._traffic,
+                self._seal(secrets.get("user")),
                 addr=self._endpoint.address,
                 port=self._endpoint.port,
                 timeout=self._endpoint.timeout_s,
                 version=_VERSIONS[self._endpoint.credentials.version],
-                **self._secrets(),
+                **secrets,
             )
             try:
                 await session.refresh()  # version 3: engine discovery and time (RFC 3414 section 4)
@@ -146,6 +149,10 @@ class GufoEngine:
                 raise
             self._session = session
         return self._session
+
+    def _seal(self, one: user.User | None) -> Seal | None:
+        """What answers must bear."""
+        return None if one is None else Seal.of(self._endpoint.credentials, one.get_auth_key())
 
 
 # An answer cut off in the middle (larger than gufo's buffer) or forged; and, in version 3, an agent whose

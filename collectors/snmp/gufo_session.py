@@ -7,12 +7,14 @@ gufo-snmp (0.13); the packaging therefore bounds its version, and the tests walk
 
 What comes in when nothing is asked, or with another request's id, is read, counted and dropped, so that a
 late or forged answer neither fills the socket nor is taken for the next one. The socket is connected:
-datagrams from other addresses do not reach it.
+datagrams from other addresses do not reach it. In version 3 gufo checks no answer's tag: what is not
+authentic (:mod:`collectors.snmp.authentic`) is taken off the socket before gufo reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,18 +22,20 @@ from gufo.snmp import NoSuchInstance, SnmpDecodeError
 from gufo.snmp._fast import GetIter
 from gufo.snmp.aio import SnmpSession
 
+from collectors.snmp.authentic import Seal
 from collectors.snmp.engine import Traffic, Value, Varbind
 
 T = TypeVar("T")
 Page = list[Varbind | None]
+_MOST_OCTETS = 65_535
 
 
 class Session(SnmpSession):  # type: ignore[misc]  # gufo is imported without types: mypy would need its Rust
     """gufo's session with its own way of waiting."""
 
-    def __init__(self, traffic: Traffic, **options: Any) -> None:
+    def __init__(self, traffic: Traffic, seal: Seal | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self._traffic = traffic
+        self._traffic, self._seal = traffic, seal
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[Any] | None = None
         self._receiver: Callable[[], Any] = self._sock.recv_get_many
@@ -83,8 +87,9 @@ class Session(SnmpSession):  # type: ignore[misc]  # gufo is imported without ty
     def _readable(self) -> None:
         waiter = self._waiter
         try:
+            self._drop_forged()
             answer = self._receiver()
-        except BlockingIOError:  # what there was answered another request
+        except BlockingIOError:  # what there was answered another request, or was forged
             self._traffic.ignored += 1
         except BaseException as error:  # Rust's panics are no Exception; the one who waits gets all of them
             self._traffic.malformed += isinstance(error, SnmpDecodeError)
@@ -95,6 +100,18 @@ class Session(SnmpSession):  # type: ignore[misc]  # gufo is imported without ty
                 waiter.set_result(answer)
             else:
                 self._traffic.ignored += 1
+
+    def _drop_forged(self) -> None:
+        """Take what is not authentic off the socket; BlockingIOError where nothing else is there."""
+        if self._seal is None:
+            return
+        raw = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, fileno=self._fd)
+        try:
+            while not self._seal.fits(raw.recv(_MOST_OCTETS, socket.MSG_PEEK | socket.MSG_DONTWAIT)):
+                raw.recv(1, socket.MSG_DONTWAIT)
+                self._traffic.forged += 1
+        finally:
+            raw.detach()  # the socket is gufo's
 
 
 def _expire(waiter: asyncio.Future[Any]) -> None:

@@ -60,6 +60,47 @@ def sender_of(message: bytes) -> Sender | None:
         return None
 
 
+class Secured(NamedTuple):
+    """What a message of version 3 says of its own security, and where its tag is."""
+
+    flags: int  # msgFlags: 1 authenticated, 2 encrypted
+    engine_id: bytes
+    tag_at: int
+    tag_octets: int
+    pdu: int  # the tag of its PDU where it is plain text, else 0
+
+
+def secured(message: bytes) -> Secured | None:
+    """The security of a message of version 3; None of others, and of what does not fill the datagram."""
+    try:
+        whole, size = _element(message, 0, _SEQUENCE)
+        version, after = _integer(message, whole)
+        if version != _VERSION_3 or whole + size != len(message):
+            return None
+        header, size = _element(message, after, _SEQUENCE)
+        _, at = _integer(message, header)
+        _, at = _integer(message, at)
+        flags, _ = _octets(message, at)
+        parameters, octets = _element(message, header + size, _OCTETS)
+        engine_id, at = _octets(message, _enter(message, parameters, _SEQUENCE))
+        _, at = _integer(message, at)
+        _, at = _integer(message, at)
+        _, at = _octets(message, at)
+        tag_at, tag_octets = _element(message, at, _OCTETS)
+        return Secured(flags[0], engine_id, tag_at, tag_octets, _pdu(message, parameters + octets))
+    except (IndexError, ValueError):
+        return None
+
+
+def _pdu(message: bytes, at: int) -> int:
+    """The tag of a plain scoped PDU (RFC 3412 section 6.8); 0 of an encrypted one."""
+    if message[at] != _SEQUENCE:
+        return 0
+    _, at = _octets(message, _enter(message, at, _SEQUENCE))
+    _, at = _octets(message, at)
+    return message[at]
+
+
 def _octets(data: bytes, at: int) -> tuple[bytes, int]:
     """An octet string, and where the next element begins."""
     start, size = _element(data, at, _OCTETS)

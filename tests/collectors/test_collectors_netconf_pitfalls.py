@@ -14,10 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncssh
 import psutil
 import pytest
 from collector_peers import LabAgents, eventually, inventory_of
+from ncclient.transport.ssh import SSHSession
 
 from collectors.netconf import NetconfPoller, OpenSessions, parse_interfaces
 from collectors.service import run_collectors
@@ -93,6 +96,63 @@ async def test_a_device_that_says_nothing_holds_one_thread_however_long_it_does(
     assert most == 1
     assert [one.kind for one in log if isinstance(one, NetworkEvent)] == ["device-silent"]
     await eventually(lambda: _threads() <= before)
+
+
+async def _without_end(process: Any) -> None:
+    """A NETCONF server whose reply goes on."""
+    process.stdout.write(HELLO.encode())
+    await process.stdin.readuntil(b"]]>]]>")
+    await process.stdin.readuntil(b"]]>]]>")
+    process.stdout.write(b'<rpc-reply xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><data>')
+    with contextlib.suppress(asyncssh.Error, OSError):
+        while not process.stdout.is_closing():
+            process.stdout.write(b"<x>" + b"a" * 65_536 + b"</x>")
+            await process.stdout.drain()
+
+
+HELLO = (
+    '<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities>'
+    "<capability>urn:ietf:params:netconf:base:1.0</capability></capabilities>"
+    "<session-id>1</session-id></hello>]]>]]>"
+)
+
+
+class Anybody(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
+    """Lets everybody in."""
+
+    def begin_auth(self, username: str) -> bool:
+        return False
+
+
+@pytest.fixture
+def no_garbage_collector() -> Iterator[None]:
+    """It comes when many objects were made, and a reply at the limit is only a few."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+async def test_replies_that_were_cut_off_are_let_go(tmp_path: Path) -> None:
+    """ncclient's session is a cycle with what it has read: of six attempts the last two are there at most."""
+    key = tmp_path / "key"
+    public = make_host_key(key)
+    server = await asyncssh.create_server(
+        Anybody, "127.0.0.1", 0, server_host_keys=[str(key)], process_factory=_without_end, encoding=None
+    )
+    port = server.get_port()
+    (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
+    access = f'{{ port = {port}, credentials = "netconf" }}'
+    inventory = inventory_of(f'name = "WA"\naddress = "127.0.0.1"\nnetconf = {access}', base=tmp_path)
+    poller = NetconfPoller.of(inventory, inventory.devices[0], timeout_s=30.0, clock=time.time_ns)
+    poller.session.most_octets = 1 << 20
+    for _ in range(6):
+        with pytest.raises(DeviceError, match="reply is longer than 1024 KiB"):
+            await asyncio.to_thread(poller.read)
+    server.close()
+    await server.wait_closed()
+    assert sum(isinstance(one, SSHSession) for one in gc.get_objects()) <= 2
 
 
 def _bomb() -> bytes:
