@@ -67,7 +67,9 @@ class DrillReport:
         """For people, the verdict last."""
 
         def took(done: bool, windows: int | None) -> str:
-            return "no" if not done else "yes" if windows is None else f"in window {windows}"
+            if not done or windows is None:
+                return "yes" if done else "no"
+            return f"in window {windows}" if windows > 0 else "at once"  # late records mend a window before
 
         rank = "not suspected" if self.rank_of_target is None else f"suspect number {self.rank_of_target}"
         table = {

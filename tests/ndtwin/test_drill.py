@@ -44,6 +44,14 @@ def test_a_report_is_told_in_words() -> None:
     assert report.lines()[-1].split() == ["verdict", "passed"]
 
 
+def test_what_late_records_mend_is_resolved_at_once() -> None:
+    """An exporter that goes on tells of the window before, too: no window has the number 0."""
+    report = DrillReport("silent-exporter", "B", detected=True, windows_to_detect=3, resolved=True)
+    report.windows_to_resolve = 0
+    assert "resolved      at once" in report.lines()
+    assert "detected      in window 3" in report.lines()
+
+
 def test_a_report_of_a_drill_that_failed_says_what_was_not() -> None:
     """Nothing detected: no suspect, and other alerts by what they said."""
     report = DrillReport("link-delay", "IL->PA", false_alerts=1, other_alerts=["load-divergence: NY is late"])
