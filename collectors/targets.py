@@ -19,6 +19,7 @@ import structlog
 from collectors import schedule
 from collectors.gate import Overrun
 from collectors.netconf import NetconfPoller, Reading
+from collectors.snmp.engine import Endless
 from collectors.snmp.identity import REPLACED, WrongDevice
 from collectors.snmp.poller import SnmpPoller
 from collectors.stats import CollectorStats
@@ -59,11 +60,9 @@ class Target:
         """Poll at once, and then on the grid, until cancelled."""
         offset = schedule.offset_ns(self.name, self.period_ns)
         await asyncio.sleep(offset / 1e9)  # at the start too, not all at one instant
-        me = asyncio.current_task()
         while True:
             await self._once()
-            if me is not None and me.cancelling():  # gufo's wait_for may swallow it (Python < 3.12)
-                raise asyncio.CancelledError
+            self._unless_stopped()  # gufo's wait_for may swallow it (Python < 3.12)
             now_ns = self.clock()
             due_ns = schedule.next_poll_ns(now_ns, self.period_ns, offset, self.health.failures)
             await self._sleep((due_ns - now_ns) / 1e9)
@@ -83,7 +82,11 @@ class Target:
             async with asyncio.timeout(deadline_s):
                 await self.poll()
         except Overrun:
+            self._unless_stopped()
             self._overran(deadline_s)
+        except Endless as error:
+            self._unless_stopped()
+            self._refused(str(error))
         except TimeoutError:
             self._timed_out(deadline_s)
         except WrongDevice as error:
@@ -94,6 +97,12 @@ class Target:
             worked = True
             self._succeeded()
         self.stats.targets[self.name].took(time.perf_counter() - begin, failed=not worked)
+
+    def _unless_stopped(self) -> None:
+        """What cut the poll off was its deadline, or somebody who stops the service."""
+        me = asyncio.current_task()
+        if me is not None and me.cancelling():
+            raise asyncio.CancelledError
 
     def _overran(self, deadline_s: float) -> None:
         self.stats.overruns += 1

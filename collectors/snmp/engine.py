@@ -13,6 +13,9 @@ poll (interface numbers) are looked up rather than parsed.
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +29,7 @@ Index = tuple[int, ...]
 
 VARBINDS_PER_GET = 32  # their answer fits one unfragmented datagram, long OIDs included
 MAX_VARBINDS = 1_000_000  # no column of a router is that long: the agent is making rows up
+LATELY_S = 1.0  # rows that came so long ago tell that the agent answers yet
 _SHORT = 6  # characters of a suffix worth remembering: ifIndex, LldpPortNumber
 _REMEMBERED = 1 << 16
 _indices: dict[str, Index] = {}
@@ -78,6 +82,10 @@ class Endpoint:
         return 1 if self.credentials.version == "1" else VARBINDS_PER_GET
 
 
+class Endless(TimeoutError):
+    """The agent answers, but a walk did not end within the deadline."""
+
+
 class Walk:
     """One walk: takes pages as they come, knows what to ask next and when it is over. No I/O."""
 
@@ -121,6 +129,26 @@ class Walk:
             self._last = last
             self.next_oid = f"{self.root}.{'.'.join(map(str, last))}"
         self.ended |= nothing or 0 < self._rows <= len(self.found)
+
+
+async def walk_to_the_end(
+    walk: Walk, read: Callable[[Walk], Awaitable[Sequence[Varbind | None]]]
+) -> dict[Index, Value]:
+    """All that ``walk`` finds, page by page. What cuts it off while rows come raises :class:`Endless`: who
+    calls knows whether that was the deadline."""
+    came_at = -math.inf
+    try:
+        while not walk.ended:
+            walk.take(await read(walk))
+            came_at = time.monotonic()
+    except asyncio.CancelledError as error:
+        if time.monotonic() - came_at > LATELY_S:
+            raise  # the agent has fallen silent
+        raise Endless(
+            f"the walk of {walk.root} does not end in time: the agent makes rows up, or is too slow for its "
+            "table: look at it, or poll it less often"
+        ) from error
+    return walk.found
 
 
 def _parse(suffix: str) -> Index:

@@ -15,7 +15,7 @@ from gufo.snmp import SnmpAuthError, SnmpDecodeError, SnmpError, SnmpVersion, us
 
 from collectors.inventory import Credentials
 from collectors.snmp.authentic import Seal
-from collectors.snmp.engine import Endpoint, Index, Traffic, Value, Walk, get_in_parts
+from collectors.snmp.engine import Endpoint, Index, Traffic, Value, Walk, get_in_parts, walk_to_the_end
 from collectors.snmp.gufo_session import Page, Session
 from collectors.snmp.paging import Paging
 from twin.errors import DeviceError
@@ -68,11 +68,10 @@ class GufoEngine:
     async def walk(self, root: str, rows: int = 0) -> dict[Index, Value]:
         walk = Walk(root, rows)
         read = self._next if self._endpoint.credentials.version == "1" else self._page
-        while not walk.ended:
-            walk.take(await read(walk))
-        self._paging.ended(root, len(walk.found))
-        self._traffic.varbinds += len(walk.found)
-        return walk.found
+        found = await walk_to_the_end(walk, read)
+        self._paging.ended(root, len(found))
+        self._traffic.varbinds += len(found)
+        return found
 
     def close(self) -> None:
         if self._session is not None:

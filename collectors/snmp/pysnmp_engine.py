@@ -19,7 +19,16 @@ from pysnmp.hlapi.v3arch import asyncio as hlapi
 from pysnmp.proto import errind, rfc1902, rfc1905
 
 from collectors.inventory import Credentials
-from collectors.snmp.engine import Endpoint, Index, Traffic, Value, Varbind, Walk, get_in_parts
+from collectors.snmp.engine import (
+    Endpoint,
+    Index,
+    Traffic,
+    Value,
+    Varbind,
+    Walk,
+    get_in_parts,
+    walk_to_the_end,
+)
 from collectors.snmp.paging import Paging
 from collectors.snmp.pysnmp_transport import target_of
 from twin.errors import DeviceError
@@ -89,11 +98,10 @@ class PysnmpEngine:
     async def walk(self, root: str, rows: int = 0) -> dict[Index, Value]:
         walk = Walk(root, rows)
         read = self._next if self._endpoint.credentials.version == "1" else self._page
-        while not walk.ended:
-            walk.take(await read(walk))
-        self._paging.ended(root, len(walk.found))
-        self._traffic.varbinds += len(walk.found)
-        return walk.found
+        found = await walk_to_the_end(walk, read)
+        self._paging.ended(root, len(found))
+        self._traffic.varbinds += len(found)
+        return found
 
     def close(self) -> None:
         self._target = None  # the sockets belong to PysnmpEngines

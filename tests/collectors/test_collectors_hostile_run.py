@@ -155,7 +155,7 @@ EXPORTERS = {"127.0.0.31": "bomb", "127.0.0.32": "junk"}
 # Who is told, once, and as what; the text that the operator reads must hold these words.
 TOLD = {
     "circles": ("device-refuses", "walks in circles"),
-    "rows": ("device-silent", "no answer within"),
+    "rows": ("device-refuses", "does not end in time"),
     "noise": ("device-refuses", "SNMP refused"),
     "mute": ("device-silent", "no answer within"),
     "wrong key": ("device-refuses", "check user, protocols and keys"),

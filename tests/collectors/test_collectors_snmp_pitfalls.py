@@ -5,6 +5,7 @@ From agents' columns through the collector's records to rates: what may be count
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -210,3 +211,23 @@ async def test_a_collector_that_is_late_says_so_once_and_calls_nobody_silent() -
     assert (stats.overruns, stats.timeouts, stats.silent) == (3, 0, set())
     assert [(event.kind, event.device) for event in log] == [("collector-late", "R0")]
     assert gate.most == 1
+
+
+async def test_a_collector_that_is_stopped_is_not_late() -> None:
+    """A poll that waits for its turn when the service stops tells nothing."""
+    gate, stats = Gate(1), CollectorStats()
+    log: list[Any] = []
+
+    async def poll() -> None:
+        async with gate.turn():
+            raise AssertionError("unreachable: the turn is taken")
+
+    async with gate.turn():
+        task = asyncio.create_task(
+            Target("n", "R", "snmp", 600 * S, poll, log.append, stats, lambda: T0)._once()
+        )
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (stats.overruns, log) == (0, [])
