@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any, cast
 
 import structlog
@@ -58,9 +59,10 @@ class SnmpAccess:
     privacy_key: str  # AES-128-CFB (RFC 3826)
 
 
-def engine_id_of(device: Device) -> bytes:
-    """RFC 3411 section 5, SnmpEngineID format 5 (octets): the router id, unique in the lab."""
-    return (0x80000000 | ENTERPRISE).to_bytes(4, "big") + b"\x05" + device.router_id.packed
+def engine_id_of(router_id: IPv4Address) -> bytes:
+    """RFC 3411 section 5, SnmpEngineID format 5 (octets): the router id, unique in the lab, and the same at
+    every start, so that a collector knows the device again."""
+    return (0x80000000 | ENTERPRISE).to_bytes(4, "big") + b"\x05" + router_id.packed
 
 
 class SnmpAgent:
@@ -69,7 +71,7 @@ class SnmpAgent:
     def __init__(self, device: Device, access: SnmpAccess, *, engine_boots: int = 1) -> None:
         self.device = device
         self.malformed = 0  # requests that could not be read
-        self._engine_id = engine_id_of(device)
+        self._engine_id = engine_id_of(device.router_id)
         self._engine_boots = engine_boots
         self._tables: dict[bool, tuple[int, Mib]] = {}  # is version 1 → (device revision, MIB)
         self._outbox: list[bytes] = []

@@ -160,6 +160,7 @@ def test_files_say_what_the_plan_says(tmp_path: Path) -> None:
     for port in router.ports:
         assert f"interface {port.name} 6 {port.capacity_bps:.0f}\n" in snmpd
     assert "rwcommunity writer-x 198.18.3.2 -V caches" in snmpd
+    assert snmpd.count(f"exactEngineID 0x80007ed905{router.router_id.packed.hex()}\n") == 1
     ospf, ssh = frr_conf(router), sshd_conf(router, place, "SERVER --socket")
     assert ospf.count("ip ospf network point-to-point") == len(router.ports)
     assert "ForceCommand SERVER --socket\n" in ssh

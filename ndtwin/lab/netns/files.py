@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ndtwin.lab.netns.plan import CUSTOMERS, NETCONF_PORT, SNMP_PORT, Router
-from ndtwin.lab.snmp_agent import SnmpAccess
+from ndtwin.lab.snmp_agent import SnmpAccess, engine_id_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def snmpd_conf(router: Router, place: Place, access: SnmpAccess, writer: str) ->
         f"createUser {access.user} SHA-256 {access.auth_key} AES {access.privacy_key}",
         f"rouser {access.user} authpriv",
         f"sysName {router.name}",
+        f"exactEngineID 0x{engine_id_of(router.router_id).hex()}",
         "sysServices 4",
         "master agentx",
         f"agentXSocket {place / 'agentx'}",
