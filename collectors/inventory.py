@@ -106,13 +106,12 @@ class SnmpAccess(_Table, frozen=True):
     port: int = 161
     engine: Engine | None = None  # None: the inventory's ``engine``
     traps: str = ""  # the credential set of its traps and informs; empty: the same
+    sys_name: str = ""  # who is to answer; empty: who did at first, unless its name is another device's
 
     @property
     def sets(self) -> dict[str, str]:
         """Key → credential set."""
         return {"credentials": self.credentials} | ({"traps": self.traps} if self.traps else {})
-
-    sys_name: str = ""  # who is to answer; empty: who did at first, unless its name is another device's
 
 
 class NetconfAccess(_Table, frozen=True):

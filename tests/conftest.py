@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from ndtwin.broker import EmbeddedBroker
 from ndtwin.ports import free_port
@@ -19,6 +21,17 @@ from stream.admin import ensure_topics
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Chromium before those that make interfaces, since the kernel takes a while to remove them."""
     items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """A test may set up logging; afterwards it is as it was."""
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -12,17 +12,17 @@ import random
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import asyncssh
 import msgspec
 import pytest
-import structlog
 from collector_peers import SECRETS, LabAgents, eventually, free_udp_port, inventory_of
+from hostile_peers import HELLO, Answer, Anybody, Scripted
 from ipfix_bytes import EXAMPLE, Fields, message, template
 from pyasn1.codec.ber import decoder, encoder
 from pysnmp.proto.api import v2c
@@ -34,31 +34,10 @@ from ndtwin import logs
 from ndtwin.lab.netconf_server import make_host_key
 from twin.records import DeadLetter, DeviceSample, FlowReport, NetworkEvent, Record
 
-Address = tuple[str, int]
-Answer = Callable[[bytes], list[bytes]]
-HELLO = (
-    '<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities>'
-    "<capability>urn:ietf:params:netconf:base:1.0</capability></capabilities>"
-    "<session-id>1</session-id></hello>]]>]]>"
-)
 POLL_S = 1.0
 
 
 # ---------------------------------------------------------------------------------------------- SNMP agents
-
-
-class Agent(asyncio.DatagramProtocol):
-    """Answers by a function of the request."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        for datagram in self._answer(data):
-            self._transport.sendto(datagram, addr)
 
 
 def rows_for_ever(request: bytes) -> list[bytes]:
@@ -89,13 +68,6 @@ def _response(asked: Any, rows: list[tuple[tuple[int, ...], Any]]) -> bytes:
 
 
 # ------------------------------------------------------------------------------------------ NETCONF servers
-
-
-class Anybody(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
-    """Lets everybody in."""
-
-    def begin_auth(self, username: str) -> bool:
-        return False
 
 
 class Nobody(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
@@ -175,7 +147,7 @@ async def hostile(directory: Path, snmp_port: int, netconf_port: int) -> AsyncIt
     async with AsyncExitStack() as stack:
         for address, (_, answer) in SNMP.items():
             transport, _ = await loop.create_datagram_endpoint(
-                partial(Agent, answer), local_addr=(address, snmp_port)
+                partial(Scripted, answer), local_addr=(address, snmp_port)
             )
             stack.callback(transport.close)
         key = directory / "hostile_key"
@@ -246,17 +218,6 @@ def send_traps(snmptrap: str, port: int) -> None:
     command = [snmptrap, "-v2c", "-c", SECRETS["T_WRONG"], f"127.0.0.1:{port}", "1", "1.3.6.1.6.3.1.1.5.3"]
     for _ in range(3):
         subprocess.run(command, check=True, timeout=20, env={"MIBS": "", "PATH": ""})
-
-
-@pytest.fixture
-def own_logging() -> Iterator[None]:
-    """A test may set up logging; afterwards it is as it was."""
-    root, before = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**before)
 
 
 @pytest.mark.usefixtures("own_logging")

@@ -16,6 +16,7 @@ import asyncssh
 import psutil
 import pytest
 from collector_peers import LabAgents, eventually, inventory_of
+from hostile_peers import HELLO, Anybody
 
 from collectors.netconf import NetconfPoller, OpenSessions, parse_interfaces
 from collectors.stats import CollectorStats
@@ -276,20 +277,6 @@ async def test_a_silent_server_can_be_cut(lab: LabAgents, pollers: list[NetconfP
 
 
 # ----------------------------------------------------------------------------------------------- bounds
-
-HELLO = (
-    '<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities>'
-    "<capability>urn:ietf:params:netconf:base:1.0</capability></capabilities>"
-    "<session-id>1</session-id></hello>]]>]]>"
-)
-
-
-class Anybody(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
-    """Lets everybody in."""
-
-    def begin_auth(self, username: str) -> bool:
-        """Nothing is asked for."""
-        return False
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ import asyncssh
 import psutil
 import pytest
 from collector_peers import LabAgents, eventually, inventory_of
+from hostile_peers import HELLO, Anybody
 from ncclient.transport.ssh import SSHSession
 
 from collectors.netconf import NetconfPoller, OpenSessions, parse_interfaces
@@ -108,20 +109,6 @@ async def _without_end(process: Any) -> None:
         while not process.stdout.is_closing():
             process.stdout.write(b"<x>" + b"a" * 65_536 + b"</x>")
             await process.stdout.drain()
-
-
-HELLO = (
-    '<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities>'
-    "<capability>urn:ietf:params:netconf:base:1.0</capability></capabilities>"
-    "<session-id>1</session-id></hello>]]>]]>"
-)
-
-
-class Anybody(asyncssh.SSHServer):  # type: ignore[misc]  # asyncssh is untyped here
-    """Lets everybody in."""
-
-    def begin_auth(self, username: str) -> bool:
-        return False
 
 
 @pytest.fixture

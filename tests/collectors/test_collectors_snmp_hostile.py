@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
 
 import pytest
 from collector_peers import SECRETS, free_udp_port, inventory_of, lab_device
+from hostile_peers import Address, Answer, Scripted
 from hypothesis import given
 from hypothesis import strategies as st
 from pyasn1.codec.ber import decoder, encoder
@@ -24,24 +24,8 @@ from ndtwin.lab.snmp_agent import SnmpAccess, SnmpAgent
 from twin.errors import DeviceError
 
 ENGINES: tuple[Engine, ...] = ("gufo", "pysnmp")
-Address = tuple[str, int]
-Answer = Callable[[bytes], list[bytes]]
 ACCESS = SnmpAccess(SECRETS["T_COMMUNITY"], "ndtwin", SECRETS["T_AUTH"], SECRETS["T_PRIVACY"])
 SYS_NAME, DESCRIPTIONS = "1.3.6.1.2.1.1.5.0", tables.INTERFACE_NAMES["description"]
-
-
-class Scripted(asyncio.DatagramProtocol):
-    """Sends back what a function makes of a request: nothing, one datagram, or several."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        for datagram in self._answer(data):
-            self._transport.sendto(datagram, addr)
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -11,22 +10,12 @@ import structlog
 from ndtwin import logs
 
 
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Logging is as it was afterwards."""
-    root, before = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**before)
-
-
 def open_session(community: str) -> None:
     """As a library may fail that was given a secret."""
     raise RuntimeError("cannot be opened")
 
 
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("logger", ["ndtwin.collect", "asyncio"])
 def test_a_logged_exception_shows_no_variables(
