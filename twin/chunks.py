@@ -8,9 +8,12 @@ threads wake.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
+from typing import TypeVar
+
+T = TypeVar("T")
 
 CHUNKS = 8
 SMALL = 1_500  # flows: below, threads cost more than they bring
@@ -29,13 +32,26 @@ def chunk_count(flows: int) -> int:
 
 def each_chunk(flows: int, threads: int, work: Callable[[int, int, int], None]) -> None:
     """Call work(number of the chunk, first flow, end) for all chunks; the first error of any is raised."""
-    parts = [(number, low, high) for number, (low, high) in enumerate(chunks(flows))]
-    if threads == 1 or len(parts) == 1:
-        for part in parts:
-            work(*part)
-        return
-    for done in [_pool(threads).submit(work, *part) for part in parts]:
-        done.result()
+    parts = enumerate(chunks(flows))  # every thread takes the next: a step of it is one step of Python
+
+    def take() -> None:
+        for number, (low, high) in parts:
+            work(number, low, high)
+
+    helpers = min(threads, chunk_count(flows)) - 1
+    taking = [_pool(threads - 1).submit(take) for _ in range(helpers)]
+    try:
+        take()
+    finally:
+        begun = [helper for helper in taking if not helper.cancel()]  # who wakes too late finds nothing left
+        wait(begun)
+    for helper in begun:
+        helper.result()
+
+
+def beside(threads: int, work: Callable[[], T]) -> Callable[[], T]:
+    """Begin ``work`` on another thread, where there is one; who calls what is returned gets its result."""
+    return work if threads == 1 else _pool(threads - 1).submit(work).result
 
 
 @cache

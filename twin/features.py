@@ -38,7 +38,7 @@ from twin.features_core import (
 )
 from twin.features_queues import QUEUE_FEATURES, queue_table
 from twin.features_ways import Ways
-from twin.network import DEFAULT_PACKET_BITS, Floats, Ints, Network, Paths, Traffic
+from twin.network import Floats, Ints, Network, Paths, Traffic
 from twin.queueing import LinkQueues
 from twin.queueing_flows import Offers, offer
 from twin.scheduling import POLICIES
@@ -139,8 +139,8 @@ class Loops:
             ways=Ways.of(network, traffic),
             pps=traffic.pps,
             bits=bits,
-            overall_bits=_overall_bits(traffic),
-            size_scv=np.full(len(bits), size_scv) if traffic.size_scv is None else traffic.size_scv,
+            overall_bits=traffic.overall_packet_bits,
+            size_scv=traffic.packet_scv(size_scv),
             vary=np.zeros((0, 3))
             if vary is None
             else np.column_stack([vary.gap_scv, vary.rate_scv, vary.rate_time_s]),
@@ -246,13 +246,8 @@ def operating_point(network: Network, queues: LinkQueues) -> dict[str, tuple[flo
         "load": (0.0, float(queues.link_load.max(initial=0.0))),
         "buffer packets": (float(buffers.min()), float(buffers.max())) if used.any() else (64.0, 64.0),
     }
-    seen = np.unique(network.policy[network.queue_link[used]])
-    return point | {f"{name} scheduling": (0.0, float(code in seen)) for code, name in enumerate(POLICIES)}
-
-
-def _overall_bits(traffic: Traffic) -> float:
-    packets = traffic.pps.sum()
-    return float(traffic.bps.sum() / packets) if packets > 0 else DEFAULT_PACKET_BITS
+    seen = np.bincount(network.policy[network.queue_link[used]], minlength=len(POLICIES))
+    return point | {f"{name} scheduling": (0.0, float(seen[code] > 0)) for code, name in enumerate(POLICIES)}
 
 
 def _of_queues(network: Network, queues: LinkQueues) -> Floats:

@@ -30,7 +30,7 @@ from itertools import pairwise
 import numpy as np
 
 from twin.checkpoint import Checkpoint
-from twin.chunks import each_chunk
+from twin.chunks import beside, each_chunk
 from twin.errors import UsageError
 from twin.features import Features, FlowTables, Loops, assemble
 from twin.features_core import SURVIVAL
@@ -187,7 +187,8 @@ class Incremental:
                 ways, crossings, network.queue_link, iterations + 1, self.tolerance, self.model.threads
             ),
         )
-        prediction = self._run(memory, np.ones(flows, np.bool_))
+        odd = self.model.out_of_range(network, queues)
+        prediction = self._run(memory, np.ones(flows, np.bool_), odd)
         memory.look(self.model.checkpoint)
         self._memory, self.rerun = memory, Rerun(flows, why)
         return prediction
@@ -195,6 +196,7 @@ class Incremental:
     def _follow(self, memory: _Memory, network: Network, traffic: Traffic) -> PathPrediction:
         """Predict those flows that a change touches."""
         self._memory = None
+        copy = beside(self.model.threads, memory.predicted.copy)  # what was handed out stays as it is
         changed, wires = changed_flows(memory.traffic, traffic), changed_wires(memory.network, network)
         memory.offers.begin(changed)
         try:
@@ -209,6 +211,7 @@ class Incremental:
         memory.network, memory.traffic, memory.loops, memory.queues = network, traffic, loops, queues
         run = self._touched(memory, queues, changed, wires)
         whole = "the change touches most flows" if run.all() else ""
+        memory.predicted = copy()
         prediction = self._run(memory, run)
         self._memory, self.rerun = memory, replace(self.rerun, whole=whole)
         return prediction
@@ -250,7 +253,7 @@ class Incremental:
         memory.accounts.pay(0, np.flatnonzero(run))
         return run
 
-    def _run(self, memory: _Memory, run: Flags) -> PathPrediction:
+    def _run(self, memory: _Memory, run: Flags, odd: tuple[str, ...] = ()) -> PathPrediction:
         """Run flows again, sweep by sweep more of them, as what they tell spreads."""
         network, loops, forward, sweeps = memory.network, memory.loops, self.forward, memory.sweeps
         flows = np.flatnonzero(run)
@@ -263,7 +266,9 @@ class Incremental:
             this.told += forward.tell(flows, features, h_q, this.h_f, following.h_f, this.kept)
             h_q = forward.update_queues(features, h_q, this.told.astype(np.float32))
         flows = self._spread(memory, len(sweeps), h_q, features, run)
-        return self._conclude(memory, flows, features, h_q)
+        self._conclude(memory, flows, features, h_q)
+        self.rerun = Rerun(len(flows))
+        return self.model.prediction(memory.queues, memory.predicted, odd)
 
     def _spread(self, memory: _Memory, level: int, h_q: Array, features: Features, run: Flags) -> Ints:
         """The flows to run in a sweep: those of the sweep before, and those over queues that differ."""
@@ -280,8 +285,8 @@ class Incremental:
         accounts.pay(level, flows)
         return flows
 
-    def _conclude(self, memory: _Memory, flows: Ints, features: Features, h_q: Array) -> PathPrediction:
-        """Read out the last sweep of ``flows``; the predictions handed out before stay as they are."""
+    def _conclude(self, memory: _Memory, flows: Ints, features: Features, h_q: Array) -> None:
+        """Read out the last sweep of ``flows``."""
         sweep = memory.sweeps[-1]
         at_work = memory.accounts.at_work
         self.forward.read_out(flows, features, h_q, sweep.h_f, memory.read, memory.ln_scale, at_work)
@@ -294,8 +299,5 @@ class Incremental:
             )  # fmt: skip
 
         each_chunk(len(flows), self.model.threads, weigh_some)
-        memory.predicted = memory.predicted.copy()
         said = self.forward.said(memory.read, memory.ln_scale)
         self.model.conclude(flows, memory.network, memory.traffic, features, said, memory.predicted)
-        self.rerun = Rerun(len(flows))
-        return self.model.prediction(memory.network, features, memory.predicted)

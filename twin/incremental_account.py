@@ -31,6 +31,7 @@ from twin.incremental_core import (
     over_queues,
     owe,
     owe_shares,
+    settle,
 )
 from twin.incremental_effect import Worth
 from twin.incremental_seen import ARRIVAL, SEEN_DEVIATION, SEEN_LOAD, SEEN_LOSS, SEEN_WAIT, SERVICE
@@ -125,16 +126,14 @@ class Accounts:
     def pay(self, level: int, flows: Ints) -> None:
         """``flows``, which run from this level on, owe nothing there; nor for the prior's waits, which the
         last reads anew."""
-        self.table[flows, OWED + DEBTS * level : OWED + DEBTS * (level + 1)] = 0.0
+        settle(self.table, flows, OWED + DEBTS * level, OWED + DEBTS * (level + 1))
         if level == self.levels:
-            self.table[flows, OWED + DELAY] = self.table[flows, OWED + JITTER] = 0.0
+            settle(self.table, flows, OWED + DELAY, OWED + JITTER + 1)
 
     def _over(self, moved: Flags) -> Ints:
         """The flows over ``moved`` queues; all where these are many."""
-        crossings, flows = self.crossings, len(self.table)
-        links = np.unique(self.queue_link[moved])
-        if np.diff(crossings.offsets)[links].sum() > FEW * len(self.queue_of_hop):
-            return np.arange(flows)
-        return np.flatnonzero(
-            over_queues(moved, links, crossings.offsets, crossings.flows, crossings.queues, flows)
+        crossings = self.crossings
+        few = int(FEW * len(self.queue_of_hop))
+        return over_queues(
+            moved, self.queue_link, crossings.offsets, crossings.flows, crossings.queues, len(self.table), few
         )

@@ -111,9 +111,7 @@ def owe(
             unsure_wait += of_wait * (unsure_of_both + doubt_wait)
             unsure_variance += of_variance * (unsure_of_both + doubt_deviation)
             of_flow = max(of_flow, unsure_of_both)
-            odd = matter[queue]
-            if odd != 0:
-                odd &= at_work[hop] ^ usual[queue]
+            odd = matter[queue] & (at_work[hop] ^ usual[queue])  # mostly none: no branch that goes astray
             while odd != 0:
                 unit = trailing_zeros(odd)
                 wait += terms[queue, 0, unit]
@@ -146,14 +144,30 @@ def _debt(accounts: Floats, flow: int, level: int) -> float:
 
 
 @compiled
-def over_queues(moved: Flags, links: Ints, begins: Ints, flow_at: Ints, queue_at: Ints, count: int) -> Flags:
-    """Which flows [count] cross ``moved`` queues, all of them at ``links``."""
-    over = np.zeros(count, np.bool_)
-    for link in links:
-        for at in range(begins[link], begins[link + 1]):
-            if moved[queue_at[at]]:
-                over[flow_at[at]] = True
-    return over
+def settle(accounts: Floats, flows: Ints, first: int, end: int) -> None:
+    """Nothing is owed any more by ``flows`` in columns first … end − 1."""
+    for flow in flows:
+        for column in range(first, end):
+            accounts[flow, column] = 0.0
+
+
+@compiled
+def over_queues(
+    moved: Flags, queue_link: Ints, begins: Ints, flow_at: Ints, queue_at: Ints, count: int, few: int
+) -> Ints:
+    """The flows, of ``count``, that cross ``moved`` queues [Q]; all where the links of these queues have more
+    than ``few`` hops."""
+    over, hops, link = np.zeros(count, np.bool_), 0, -1
+    for queue in range(moved.shape[0]):
+        if moved[queue] and queue_link[queue] != link:
+            link = queue_link[queue]
+            hops += begins[link + 1] - begins[link]
+            if hops > few:
+                return np.arange(count)
+            for at in range(begins[link], begins[link + 1]):
+                if moved[queue_at[at]]:
+                    over[flow_at[at]] = True
+    return np.flatnonzero(over)
 
 
 @compiled

@@ -22,7 +22,7 @@ DEAREST = 0.25  # share of all hops beyond which a pass over all flows is cheape
 # What a network computes of itself from its topology and routing alone:
 GROUND = (
     "node_index", "link_names", "source_index", "target_index", "policy", "queue_offsets", "queue_link",
-    "queue_rank", "queue_share", "queue_of_class", "ends", "paths", Ways.KEPT,
+    "queue_rank", "queue_share", "queue_of_class", "ends", "paths", Inlets.KEPT, Ways.KEPT,
 )  # fmt: skip
 
 

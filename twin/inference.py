@@ -48,7 +48,8 @@ class RouteNet:
         predicted = np.empty((PREDICTED, len(features.flow)))
         everyone = np.arange(len(features.flow))
         self.conclude(everyone, network, traffic, features, self.forward(features), predicted)
-        return self.prediction(network, features, predicted)
+        odd = self.out_of_range(network, features.queues)
+        return self.prediction(features.queues, predicted, odd)
 
     def expect(self, features: Features) -> tuple[Floats, Floats, Floats]:
         """Of every flow: queueing + transmission (s), the error to expect of its logarithm, jitter (s)."""
@@ -84,15 +85,16 @@ class RouteNet:
 
         each_chunk(len(flows), self.threads, run)
 
-    def prediction(self, network: Network, features: Features, predicted: Floats) -> PathPrediction:
-        """Together with what links and the whole network tell."""
+    @staticmethod
+    def prediction(queues: LinkQueues, predicted: Floats, odd: tuple[str, ...]) -> PathPrediction:
+        """Together with what links tell, and why the state is out of range, if it is."""
         return PathPrediction(
             mean_s=predicted[MEAN_S],
             jitter_s=predicted[JITTER_S],
             loss=predicted[LOSS],
             log_width=predicted[LOG_WIDTH],
-            link_utilisation=features.queues.utilisation,
-            out_of_range=self.out_of_range(network, features.queues),
+            link_utilisation=queues.utilisation,
+            out_of_range=odd,
         )
 
     def out_of_range(self, network: Network, queues: LinkQueues) -> tuple[str, ...]:

@@ -8,12 +8,13 @@ Letters as in :class:`twin.routenet.RouteNetModule`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, OTHERS, Checkpoint, RouteNetConfig
+from twin.checkpoint import OTHERS, Checkpoint, RouteNetConfig
 from twin.chunks import chunk_count, each_chunk
 from twin.errors import CheckpointError
 from twin.features import Features
@@ -22,7 +23,6 @@ from twin.inference_kernel import (
     HIDDEN,
     OUTPUTS,
     STATE,
-    affine,
     aligned,
     embed,
     empty_aligned,
@@ -30,6 +30,7 @@ from twin.inference_kernel import (
     last,
     sweep,
 )
+from twin.inference_queues import embed_queues, to_gates, to_hidden, update_queues
 from twin.network import Floats, Ints
 
 Array = NDArray[np.float32]
@@ -63,16 +64,17 @@ class CpuForward:
                 f"the kernel takes states of {STATE}, hidden layers of {HIDDEN} and at most {HEADS} heads,"
                 f" not {config.state}, {config.hidden} and {config.heads}: let torch run it"
             )
-        self.turned = {name: aligned(array.T) for name, array in self.w.items() if array.ndim == 2}
         self.config = config
         self.flows = _Perceptron.of(checkpoint, "flow")
         self.queues = _Perceptron.of(checkpoint, "queue")
-        self.error = tuple(
-            array
-            for layer in ("0", "2")
-            for array in (self.turned[f"expect_error.{layer}.weight"], self.w[f"expect_error.{layer}.bias"])
+        self.error = (
+            aligned(self.w["expect_error.0.weight"].T),
+            self.w["expect_error.0.bias"],
+            aligned(self.w["expect_error.2.weight"].T),
+            self.w["expect_error.2.bias"] + np.float32(config.ln_scale),
         )
         self.gru = _Gru.of(checkpoint)
+        self.update = _QueueGru.of(checkpoint)
         self.read = _Readout.of(checkpoint)
 
     def __call__(self, features: Features) -> Said:
@@ -90,7 +92,9 @@ class CpuForward:
 
     def embed_queues(self, queue_x: Array) -> Array:
         """h_q of all queues before anything is told, [Q, STATE]."""
-        return self.queues(queue_x)
+        h_q = empty_aligned(len(queue_x), STATE)
+        embed_queues(queue_x, *self.queues.arguments(), h_q)
+        return h_q
 
     def embed_flows(self, flows: Ints, flow_x: Array, h_f: Array) -> None:
         """h_f of ``flows`` before their first hop."""
@@ -121,16 +125,12 @@ class CpuForward:
 
     def update_queues(self, features: Features, h_q: Array, message: Array) -> Array:
         """GRU cell of all queues, input [message, h_l]."""
-        links = int(features.queue_link[-1]) + 1 if len(h_q) else 0
-        h_l = np.zeros((links, h_q.shape[1]), np.float32)
-        np.add.at(h_l, features.queue_link, features.queue_part[:, None] * h_q)
-        told = np.concatenate([message, h_l[features.queue_link]], axis=1)
-        into = affine(told, self.turned["queue_update.weight_ih"], self.w["queue_update.bias_ih"])
-        own = affine(h_q, self.turned["queue_update.weight_hh"], self.w["queue_update.bias_hh"])
-        (r_in, z_in, n_in), (r, z, n) = np.split(into, 3, axis=1), np.split(own, 3, axis=1)
-        reset, update = sigmoid(r_in + r), sigmoid(z_in + z)
-        new = np.tanh(n_in + reset * n)
-        return np.asarray(new + update * (h_q - new))
+        after = empty_aligned(*h_q.shape)
+        h_l = aligned(np.zeros((len(features.queues.link_load), STATE)))
+        update_queues(
+            h_q, message, features.queue_link, features.queue_part, h_l, *self.update.arguments(), after
+        )
+        return after
 
     def read_out(
         self,
@@ -161,7 +161,7 @@ class CpuForward:
             waits_s=sums[:, :heads],
             variance_s2=sums[:, heads],
             ln_survival=sums[:, heads + 1],
-            ln_scale=np.clip(ln_scale + self.config.ln_scale, LEAST_LN_SCALE, MOST_LN_SCALE),
+            ln_scale=ln_scale,
         )
 
 
@@ -193,12 +193,6 @@ class _Perceptron:
             b_2=aligned(w[f"{name}.2.bias"]),
         )
 
-    def __call__(self, x: Array) -> Array:
-        """[n, features] → [n, outputs]."""
-        scaled = (np.clip(x, self.low, self.high) - self.mean) * self.per_deviation
-        hidden = affine(scaled, self.w_1, self.b_1, relu=True)
-        return affine(hidden, self.w_2, self.b_2)
-
     def arguments(self) -> tuple[Array, ...]:
         """low, high, mean, per_deviation, w_1, b_1, w_2, b_2."""
         scale = self.low, self.high, self.mean, self.per_deviation
@@ -225,8 +219,7 @@ class _Gru:
         w, state = checkpoint.weights, checkpoint.config.state
         mean, deviation = w["scale_hop.mean"], w["scale_hop.deviation"]
         w_in = halved(w["flow_update.weight_ih"], state)
-        bias, bias_state = (halved(w[f"flow_update.bias_{side}"], state) for side in ("ih", "hh"))
-        bias[: 2 * state] += bias_state[: 2 * state]
+        bias, b_state = _biases(w, "flow_update", state)
         w_hop = w_in[:, state:] / deviation
         return cls(
             low=w["scale_hop.low"],
@@ -234,14 +227,50 @@ class _Gru:
             w_queue=aligned(w_in[:, :state].T),
             bias=bias - w_hop @ mean,
             w_hop=aligned(w_hop.T),
-            b_state=aligned(np.concatenate([np.zeros(2 * state), bias_state[2 * state :]])),
+            b_state=b_state,
             w_state=aligned(halved(w["flow_update.weight_hh"], state).T),
         )
 
     def arguments(self, h_q: Array) -> tuple[Array, ...]:
         """low, high, gates, w_hop, b_state, w_state."""
-        gates = affine(h_q, self.w_queue, self.bias)
+        gates = to_gates(h_q, self.w_queue, self.bias)
         return self.low, self.high, gates, self.w_hop, self.b_state, self.w_state
+
+
+@dataclass(frozen=True)
+class _QueueGru:
+    """The GRU cell of queues, input [message ; h_l]; biases as in :class:`_Gru`."""
+
+    w_message: Array
+    w_link: Array
+    bias: Array
+    w_state: Array
+    b_state: Array
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> _QueueGru:
+        w, state = checkpoint.weights, checkpoint.config.state
+        w_in = halved(w["queue_update.weight_ih"], state)
+        bias, b_state = _biases(w, "queue_update", state)
+        return cls(
+            w_message=aligned(w_in[:, :state].T),
+            w_link=aligned(w_in[:, state:].T),
+            bias=bias,
+            w_state=aligned(halved(w["queue_update.weight_hh"], state).T),
+            b_state=b_state,
+        )
+
+    def arguments(self) -> tuple[Array, ...]:
+        """w_message, w_link, bias, w_state, b_state."""
+        return self.w_message, self.w_link, self.bias, self.w_state, self.b_state
+
+
+def _biases(w: Mapping[str, Array], name: str, state: int) -> tuple[Array, Array]:
+    """The biases of a GRU from its input and from its state: those of the reset and update gates meet."""
+    bias, own = (halved(w[f"{name}.bias_{side}"], state) for side in ("ih", "hh"))
+    bias[: 2 * state] += own[: 2 * state]
+    own[: 2 * state] = 0.0
+    return aligned(bias), aligned(own)
 
 
 @dataclass(frozen=True)
@@ -271,7 +300,7 @@ class _Readout:
 
     def arguments(self, h_q: Array) -> tuple[Array, ...]:
         """read, w_read_hop, w_read_state, w_out, b_out."""
-        return affine(h_q, self.w_queue, self.bias), self.w_hop, self.w_state, self.w_out, self.b_out
+        return to_hidden(h_q, self.w_queue, self.bias), self.w_hop, self.w_state, self.w_out, self.b_out
 
 
 def _spread(outputs: Array, heads: int) -> Array:

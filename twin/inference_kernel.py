@@ -32,6 +32,7 @@ import numpy as np
 from numba import float32, njit
 from numpy.typing import NDArray
 
+from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE
 from twin.inference_product import product, relu_product
 
 STATE, HIDDEN = 16, 24
@@ -45,22 +46,22 @@ MOST_LN_BLOCKING = -1e-6
 NO_BLOCKING = -40.0  # ln; 1 − e^−40 is 1 in double precision
 Array = NDArray[np.float32]
 _inline = njit(inline="always", fastmath=True, error_model="numpy")
-_kernel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+kernel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 
 
-@_kernel
+@kernel
 def embed(flows, flow_x, low, high, mean, per_deviation, w_1, b_1, w_2, b_2, h_out):  # type: ignore[no-untyped-def]
     """The states that flows start with, from their features."""
     x, y = np.empty(FLOW_COLUMNS, np.float32), np.empty(HIDDEN, np.float32)
     for flow in flows:
-        _clip(flow_x[flow], low, high, x)
+        clip(flow_x[flow], low, high, x)
         for c in range(FLOW_COLUMNS):
             x[c] = (x[c] - mean[c]) * per_deviation[c]
         relu_product(y, b_1, x, w_1, FLOW_COLUMNS, HIDDEN)
         product(h_out[flow], b_2, y, w_2, HIDDEN, STATE)
 
 
-@_kernel
+@kernel
 def sweep(  # type: ignore[no-untyped-def]
     flows, queues, offsets, hop_x, low, high, gates, w_hop, b_state, w_state, h_in, h_out, told, kept
 ):
@@ -70,19 +71,19 @@ def sweep(  # type: ignore[no-untyped-def]
     back = np.full(1, -1.0, np.float32)
     nothing = np.zeros(STATE, np.float32)
     for flow in flows:
-        _copy(h_in[flow], h)
+        copy(h_in[flow], h)
         for hop in range(offsets[flow], offsets[flow + 1]):
             queue, share = queues[hop], hop_x[hop]
             product(told[queue], told[queue], share, state, 1, STATE)
             if kept.shape[0] > 0:
                 product(told[queue], told[queue], back, kept[hop : hop + 1], 1, STATE)
                 product(kept[hop], nothing, share, state, 1, STATE)
-            _clip(hop_x[hop], low, high, x)
+            clip(hop_x[hop], low, high, x)
             _step(gates[queue], x, h, own, into, w_hop, b_state, w_state)
-        _copy(h, h_out[flow])
+        copy(h, h_out[flow])
 
 
-@_kernel
+@kernel
 def last(  # type: ignore[no-untyped-def]
     flows, queues, offsets, hop_x, low, high, gates, w_hop, b_state, w_state, h_in,
     read, w_read_hop, w_read_state, w_out, b_out, w_1, b_1, w_2, b_2, heads, limit, prior, sums, ln_scale,
@@ -96,25 +97,26 @@ def last(  # type: ignore[no-untyped-def]
     for flow in flows:
         longest = max(longest, offsets[flow + 1] - offsets[flow])
     r, e = np.empty((longest, OUTPUTS), np.float32), np.empty((longest, OUTPUTS), np.float32)
+    bits = np.empty(longest, np.int32)
     for flow in flows:
         first, end = offsets[flow], offsets[flow + 1]
-        _copy(h_in[flow], h)
+        copy(h_in[flow], h)
         for hop in range(first, end):
             queue = queues[hop]
-            _clip(hop_x[hop], low, high, x)
+            clip(hop_x[hop], low, high, x)
             _step(gates[queue], x, h, own, into, w_hop, b_state, w_state)
             product(y, read[queue], x, w_read_hop, HOP_COLUMNS, HIDDEN)
-            relu_product(y, y, h, w_read_state, STATE, HIDDEN)
-            if at_work.shape[0] > 0:
-                at_work[hop] = _bits(y)
+            bits[hop - first] = relu_product(y, y, h, w_read_state, STATE, HIDDEN)
             product(r[hop - first], b_out, y, w_out, HIDDEN, OUTPUTS)
+        if at_work.shape[0] > 0:  # hop by hop these stores would hold up all others
+            at_work[first:end] = bits[: end - first]
         _bound(r.reshape(longest * OUTPUTS), e.reshape(longest * OUTPUTS), (end - first) * OUTPUTS, limit)
         _add_up(r, e, queues, first, end, prior, heads, sums[flow])
         relu_product(error, b_1, h, w_1, STATE, STATE)
         total = b_2[0]
         for j in range(STATE):
             total += error[j] * w_2[j, 0]
-        ln_scale[flow] = total
+        ln_scale[flow] = min(max(total, LEAST_LN_SCALE), MOST_LN_SCALE)
 
 
 @_inline
@@ -133,6 +135,12 @@ def _step(gate, x, h, own, into, w_hop, b_state, w_state):  # type: ignore[no-un
     """One hop of the GRU: h changes in place."""
     product(own, b_state, h, w_state, STATE, GATES)
     product(into, gate, x, w_hop, HOP_COLUMNS, GATES)
+    turn(h, own, into)
+
+
+@_inline
+def turn(h, own, into):  # type: ignore[no-untyped-def]
+    """What a GRU's gates make of a state: h changes in place, and ``own``, the gates from the state."""
     for j in range(2 * STATE):
         own[j] = float32(0.5) * _tanh(own[j] + into[j]) + float32(0.5)
     for j in range(STATE):
@@ -167,44 +175,15 @@ def _add_up(r, e, queues, first, end, prior, heads, sums):  # type: ignore[no-un
 
 
 @_inline
-def _copy(source, target):  # type: ignore[no-untyped-def]
+def copy(source, target):  # type: ignore[no-untyped-def]
     for j in range(STATE):
         target[j] = source[j]
 
 
 @_inline
-def _bits(y):  # type: ignore[no-untyped-def]
-    bits = 0
-    for j in range(HIDDEN):
-        bits |= (y[j] > float32(0.0)) << j
-    return bits
-
-
-@_inline
-def _clip(values, low, high, x):  # type: ignore[no-untyped-def]
+def clip(values, low, high, x):  # type: ignore[no-untyped-def]
     for c in range(len(x)):
         x[c] = min(max(values[c], low[c]), high[c])
-
-
-@_kernel
-def _affine(x, w, bias, out, relu):  # type: ignore[no-untyped-def]
-    for row in range(x.shape[0]):
-        for j in range(out.shape[1]):
-            out[row, j] = bias[j]
-        for i in range(x.shape[1]):
-            value = x[row, i]
-            for j in range(out.shape[1]):
-                out[row, j] += value * w[i, j]
-        if relu:
-            for j in range(out.shape[1]):
-                out[row, j] = max(out[row, j], float32(0.0))
-
-
-def affine(x: Array, w: Array, bias: Array, *, relu: bool = False) -> Array:
-    """x [n, i] · w [i, j] + bias [j]. On tables so thin a BLAS's threads only get in the way."""
-    out = empty_aligned(len(x), w.shape[1])
-    _affine(x, w, bias, out, relu)
-    return out
 
 
 def empty_aligned(*shape: int) -> Array:

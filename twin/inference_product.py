@@ -15,8 +15,11 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 LANES = 8  # float32 in a vector of AVX2; elsewhere LLVM takes two of four
+BITS = 32  # of a word
 CHAINS = 8  # sums under way at once: two multiply-adds a cycle, each done after four
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_WORD = ir.IntType(BITS)
+_WORDS = ir.VectorType(_WORD, LANES)
 _FAST = ("fast",)  # as fastmath of the kernels
 
 
@@ -32,7 +35,10 @@ def product(context: Any, out: Any, start: Any, x: Any, w: Any, rows: Any, colum
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def relu_product(context: Any, out: Any, start: Any, x: Any, w: Any, rows: Any, columns: Any) -> Any:
-    """out = max(start + x · w, 0), as :func:`product`."""
+    """out = max(start + x · w, 0), as :func:`product`; bit j of what is returned: whether out[j] > 0.
+
+    To read ``out`` for it would take longer than the product: it was just written in other pieces.
+    """
     return _known(partial(_generate, relu=True), out, start, x, w, rows, columns)
 
 
@@ -43,7 +49,9 @@ def _known(generate: Any, *arguments: Any) -> Any:
         return None  # numba asks again, with literals
     if columns.literal_value % LANES:
         raise TypingError(f"{columns.literal_value} columns: give a multiple of {LANES}")
-    return types.none(*arguments), generate
+    if columns.literal_value > BITS and generate.keywords["relu"]:
+        raise TypingError(f"{columns.literal_value} columns: give at most {BITS}")
+    return types.int32(*arguments), generate
 
 
 def _generate(context: Any, builder: Any, signature: Any, arguments: Any, *, relu: bool) -> Any:
@@ -61,15 +69,37 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any, *, rel
             term = builder.fmul(value, _load(builder, w, row * columns + block), flags=_FAST)
             before = sums.get((block, row % split))
             sums[block, row % split] = builder.fadd(before, term, flags=_FAST) if before else term
+    bits = ir.Constant(_WORDS, [0] * LANES)
     for block in blocks:
         total = sums[block, 0]
         for part in range(1, split):
             total = builder.fadd(total, sums[block, part], flags=_FAST)
         if relu:
             zero = ir.Constant(_VECTOR, [0.0] * LANES)
-            total = builder.select(builder.fcmp_ordered(">", total, zero), total, zero)
+            above = builder.fcmp_ordered(">", total, zero)
+            total = builder.select(above, total, zero)
+            mine = ir.Constant(_WORDS, [_signed(1 << block + lane) for lane in range(LANES)])
+            bits = builder.or_(bits, builder.select(above, mine, ir.Constant(_WORDS, [0] * LANES)))
         builder.store(total, _vector_at(builder, out, block), align=4)
-    return context.get_dummy_value()
+    return _any(builder, bits)
+
+
+def _any(builder: Any, words: Any) -> Any:
+    """All words of a vector, or-ed. (Masks put together as i1 would make LLVM take vectors of 16, which slow
+    down all others on processors that close a port for them.)"""
+    width = LANES
+    while width > 1:
+        width //= 2
+        low, high = (
+            builder.shuffle_vector(words, words, ir.Constant(ir.VectorType(_WORD, width), list(lanes)))
+            for lanes in (range(width), range(width, 2 * width))
+        )
+        words = builder.or_(low, high)
+    return builder.extract_element(words, ir.Constant(_WORD, 0))
+
+
+def _signed(word: int) -> int:
+    return word - (1 << BITS) if word >> BITS - 1 else word
 
 
 def _at(builder: Any, data: Any, index: int) -> Any:

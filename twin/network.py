@@ -13,12 +13,13 @@ Every link feeds from one queue or several (:mod:`twin.scheduling`); queues are 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from twin.compiled import compiled
 from twin.errors import TopologyError
 from twin.scheduling import CLASSES, FIFO, Scheduling
 
@@ -290,11 +291,19 @@ class Traffic:
         return np.divide(self.bps, self.pps, out=np.zeros_like(self.bps), where=self.pps > 0)
 
     @cached_property
+    def overall_packet_bits(self) -> float:
+        """Mean packet size of all traffic."""
+        packets = self.pps.sum()
+        return float(self.bps.sum() / packets) if packets > 0 else DEFAULT_PACKET_BITS
+
+    @cached_property
     def packet_bits(self) -> Floats:
         """Mean packet size of every flow, [F]; where nothing flows, the mean of all traffic stands in."""
-        packets, mean = self.pps.sum(), self.mean_packet_bits
-        overall = self.bps.sum() / packets if packets > 0 else DEFAULT_PACKET_BITS
-        return mean if mean.all() else np.where(mean > 0, mean, overall)
+        return _packet_bits(self.bps, self.pps, self.overall_packet_bits)
+
+    def packet_scv(self, default: float) -> Floats:
+        """Squared variation of every flow's packet sizes, [F]; not to be written to."""
+        return uniform(len(self.pps), default) if self.size_scv is None else self.size_scv
 
     def hops(self, network: Network) -> Paths:
         """The links of every flow, [F]."""
@@ -310,6 +319,21 @@ class Traffic:
     def scaled(self, factor: float) -> Traffic:
         """The same flows at so many times the rate."""
         return replace(self, bps=self.bps * factor, pps=self.pps * factor)
+
+
+@lru_cache(maxsize=8)
+def uniform(count: int, value: float) -> Floats:
+    """An array of one value, which all who ask share: not to be written to."""
+    return np.full(count, value)
+
+
+@compiled
+def _packet_bits(bps: Floats, pps: Floats, overall: float) -> Floats:
+    bits = np.empty(pps.shape[0])
+    for flow in range(pps.shape[0]):
+        some = bps[flow] > 0.0 and pps[flow] > 0.0
+        bits[flow] = bps[flow] / pps[flow] if some else overall
+    return bits
 
 
 @njit(cache=True)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,13 +42,13 @@ class Flows:
         vary = traffic.variability
         none = np.zeros(0)
         return cls(
-            path=np.arange(n) if traffic.path is None else traffic.path.astype(np.int64),
-            service_class=np.zeros(n, np.int64)
+            path=_each(n) if traffic.path is None else traffic.path.astype(np.int64),
+            service_class=_none(n)
             if traffic.service_class is None
             else traffic.service_class.astype(np.int64),
             pps=traffic.pps,
             bits=traffic.packet_bits,
-            size_scv=np.full(n, size_scv) if traffic.size_scv is None else traffic.size_scv,
+            size_scv=traffic.packet_scv(size_scv),
             gap_scv=none if vary is None else vary.gap_scv,
             rate_scv=none if vary is None else vary.rate_scv,
             rate_time_s=none if vary is None else vary.rate_time_s,
@@ -54,9 +56,23 @@ class Flows:
         )
 
 
+@lru_cache(maxsize=4)
+def _each(count: int) -> Ints:
+    """0 … count − 1, shared."""
+    return np.arange(count)
+
+
+@lru_cache(maxsize=4)
+def _none(count: int) -> Ints:
+    """Zeros, shared."""
+    return np.zeros(count, np.int64)
+
+
 @dataclass(frozen=True)
 class Inlets:
     """The links that lead to each link: those of link l are ``links[offsets[l]:offsets[l + 1]]``."""
+
+    KEPT: ClassVar[str] = "inlets of links"  # among what a network caches of itself
 
     offsets: Ints  # [L + 1]
     links: Ints  # [I]
@@ -64,7 +80,14 @@ class Inlets:
 
     @classmethod
     def of(cls, network: Network) -> Inlets:
-        """From the ends of the links."""
+        """From the ends of the links; the network keeps the answer."""
+        if cls.KEPT not in network.__dict__:
+            network.__dict__[cls.KEPT] = cls._sort(network)
+        kept: Inlets = network.__dict__[cls.KEPT]
+        return kept
+
+    @classmethod
+    def _sort(cls, network: Network) -> Inlets:
         target, source = network.target_index, network.source_index
         into = np.bincount(target, minlength=len(network.nodes))
         first = np.cumsum(into) - into

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from routenet_examples import STATES, State, checkpoint_of, features_of, lab, mi
 from torch_geometric.data import Batch
 
 from twin.checkpoint import Checkpoint, RouteNetConfig, write_checkpoint
-from twin.chunks import SMALL, each_chunk
+from twin.chunks import SMALL, beside, each_chunk
 from twin.errors import CheckpointError
 from twin.features import Features
 from twin.inference import RouteNet, load, prior_of
 from twin.inference_cpu import CpuForward, Said
-from twin.inference_product import product
+from twin.inference_product import product, relu_product
 from twin.intervals import WIDEST, group_of, sampling_noise
 from twin.queueing import interval_width
 from twin.routenet import TorchForward, to_graph
@@ -131,15 +132,38 @@ def test_products_are_matrix_products() -> None:
     np.testing.assert_allclose(thin, expected, rtol=1e-5, atol=1e-6)
 
 
+@njit
+def _cut_off(out, start, x, w):  # type: ignore[no-untyped-def]
+    return relu_product(out, start, x, w, 5, 32)
+
+
+def test_products_tell_what_is_above_zero() -> None:
+    """Bit by bit, up to the sign bit of the word, and nothing where all is cut off."""
+    rng = np.random.default_rng(2)
+    out = np.empty(32, np.float32)
+    for _ in range(50):
+        start, x, w = (rng.standard_normal(size).astype(np.float32) for size in (32, 5, (5, 32)))
+        word = np.uint32(_cut_off(out, start, x, w) & 0xFFFFFFFF)
+        np.testing.assert_allclose(out, np.maximum(start + x @ w, 0), rtol=1e-5, atol=1e-6)
+        assert [bool(word >> bit & 1) for bit in range(32)] == list(out > 0)
+    assert _cut_off(out, np.zeros(32, np.float32), x, np.zeros((5, 32), np.float32)) == 0
+
+
 def test_products_fill_whole_vectors() -> None:
-    """A table of 12 columns is refused when it is compiled."""
+    """A table of 12 columns is refused when it is compiled, as is one of more than a word has bits."""
 
     @njit
     def odd(out, w):  # type: ignore[no-untyped-def]
         product(out, out, out, w, 1, 12)
 
+    @njit
+    def wide(out, w):  # type: ignore[no-untyped-def]
+        return relu_product(out, out, out, w, 1, 40)
+
     with pytest.raises(TypingError, match="12 columns: give a multiple of 8"):
         odd(np.zeros(12, np.float32), np.zeros((1, 12), np.float32))
+    with pytest.raises(TypingError, match="40 columns: give at most 32"):
+        wide(np.zeros(40, np.float32), np.zeros((1, 40), np.float32))
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -190,6 +214,33 @@ def test_an_error_on_a_thread_is_raised() -> None:
 
     with pytest.raises(FloatingPointError, match="chunk three"):
         each_chunk(SMALL + 1, 2, fail)
+
+
+def test_an_error_of_a_helping_thread_is_raised_too() -> None:
+    """Chunks taken by another thread than the one that asked."""
+    asking, helping = threading.get_ident(), threading.Event()
+
+    def fail(_number: int, _low: int, _high: int) -> None:
+        if threading.get_ident() != asking:
+            helping.set()
+            raise FloatingPointError("not here")
+        assert helping.wait(10)  # leaves chunks to the other
+
+    with pytest.raises(FloatingPointError, match="not here"):
+        each_chunk(SMALL + 1, 2, fail)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_beside_ends_with_its_result_or_its_error(threads: int) -> None:
+    """Whoever asks for the result gets it, or what went wrong."""
+
+    def fail() -> None:
+        raise FloatingPointError("beside")
+
+    assert beside(threads, lambda: 42)() == 42
+    failed = beside(threads, fail)
+    with pytest.raises(FloatingPointError, match="beside"):
+        failed()
 
 
 A_FRESH_PROCESS = """
