@@ -27,7 +27,7 @@ from twin.intervals import Intervals
 
 FORMAT = 2
 OTHERS = 3  # outputs of a hop beside the wait's: ln deviation of the wait, slope and offset of ln blocking
-LEAST_LN_SCALE, MOST_LN_SCALE = -7.0, 1.0  # ln of the expected error of ln delay: 0.1 % to a factor of e
+LEAST_LN_SCALE = -7.0  # ln of the expected error of ln delay: 0.1 %
 # What reading an archive raises that is none, or is damaged.
 DAMAGED = (
     ValueError,
@@ -58,6 +58,7 @@ class RouteNetConfig:
     heads: int = 3  # of the ensemble on the wait
     limit: float = 4.0  # a correction stays within exp(±limit)
     ln_scale: float = -3.0  # ln of the error to expect before anything is learnt: 5 %
+    most_ln_scale: float = 1.0  # ln of the largest error to expect: delays wrong by a factor of e^e
 
 
 @dataclass(frozen=True)

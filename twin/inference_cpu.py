@@ -147,10 +147,11 @@ class CpuForward:
         prior = np.column_stack([features.wait_s, features.wait_std_s, features.ln_blocking])
         hops = (features.hop_queue, features.hops.offsets, features.hop)
         layers = (*self.gru.arguments(h_q), h_f, *self.read.arguments(h_q), *self.error)
-        heads, limit = self.config.heads, np.float32(self.config.limit)
+        config = self.config
+        limits = config.heads, np.float32(config.limit), config.most_ln_scale
 
         def run(_: int, low: int, high: int) -> None:
-            last(flows[low:high], *hops, *layers, heads, limit, prior, sums, ln_scale, at_work)
+            last(flows[low:high], *hops, *layers, *limits, prior, sums, ln_scale, at_work)
 
         each_chunk(len(flows), self.threads, run)
 

@@ -32,7 +32,7 @@ import numpy as np
 from numba import float32, njit
 from numpy.typing import NDArray
 
-from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE
+from twin.checkpoint import LEAST_LN_SCALE
 from twin.inference_product import product, relu_product
 
 STATE, HIDDEN = 16, 24
@@ -86,11 +86,11 @@ def sweep(  # type: ignore[no-untyped-def]
 @kernel
 def last(  # type: ignore[no-untyped-def]
     flows, queues, offsets, hop_x, low, high, gates, w_hop, b_state, w_state, h_in,
-    read, w_read_hop, w_read_state, w_out, b_out, w_1, b_1, w_2, b_2, heads, limit, prior, sums, ln_scale,
-    at_work,
+    read, w_read_hop, w_read_state, w_out, b_out, w_1, b_1, w_2, b_2, heads, limit, most_ln_scale,
+    prior, sums, ln_scale, at_work,
 ):  # fmt: skip
-    """The last sweep, which reads out. ln_scale [F]: ln of the error to expect; at_work [H]: bit j of a hop
-    is hidden unit j of its read-out, or empty."""
+    """The last sweep, which reads out. ln_scale [F]: ln of the error to expect, up to ``most_ln_scale``;
+    at_work [H]: bit j of a hop is hidden unit j of its read-out, or empty."""
     own, into, x, h = _room()
     y, error = np.empty(HIDDEN, np.float32), np.empty(STATE, np.float32)
     longest = 0
@@ -116,7 +116,7 @@ def last(  # type: ignore[no-untyped-def]
         total = b_2[0]
         for j in range(STATE):
             total += error[j] * w_2[j, 0]
-        ln_scale[flow] = min(max(total, LEAST_LN_SCALE), MOST_LN_SCALE)
+        ln_scale[flow] = min(max(total, LEAST_LN_SCALE), most_ln_scale)
 
 
 @_inline

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from twin.checkpoint import LEAST_LN_SCALE, MOST_LN_SCALE, OTHERS, Checkpoint, RouteNetConfig
+from twin.checkpoint import LEAST_LN_SCALE, OTHERS, Checkpoint, RouteNetConfig
 from twin.features import FLOW_FEATURES, HOP_FEATURES, Features
 from twin.features_queues import QUEUE_FEATURES
 from twin.inference_cpu import Said
@@ -190,7 +190,7 @@ class RouteNetModule(nn.Module):
             delays=1 + waits,
             jitter=(variance + 1e-12).sqrt(),
             loss=-torch.expm1(survival),
-            ln_scale=ln_scale.clamp(LEAST_LN_SCALE, MOST_LN_SCALE).double(),
+            ln_scale=ln_scale.clamp(LEAST_LN_SCALE, self.config.most_ln_scale).double(),
         )
 
 

@@ -192,6 +192,17 @@ def test_conclusions_are_those_of_their_formulae(name: str) -> None:
         np.testing.assert_allclose(deviation, jitter, rtol=1e-9)
 
 
+def test_no_error_is_expected_beyond_the_most() -> None:
+    """By the kernel and by the module, where what the network says of its error goes beyond."""
+    config = RouteNetConfig(limit=1.0, ln_scale=0.5, most_ln_scale=0.4)
+    checkpoint, features = checkpoint_of(config), features_of(lab())
+    ours, torchs = CpuForward(checkpoint, 1)(features), TorchForward(checkpoint, "cpu")(features)
+    compare(ours, torchs, features)
+    free = CpuForward(checkpoint_of(replace(config, most_ln_scale=9.0)), 1)(features).ln_scale
+    assert free.max() > 0.4
+    np.testing.assert_allclose(ours.ln_scale, np.minimum(free, 0.4), atol=1e-6)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("flows", [0, 1, 7, 8, SMALL - 1, SMALL + 1])
 def test_chunks_hold_every_flow_once(flows: int, threads: int) -> None:
