@@ -33,6 +33,7 @@ from numba import float32, njit
 from numpy.typing import NDArray
 
 from twin.checkpoint import LEAST_LN_SCALE
+from twin.compiled import kernel
 from twin.inference_product import product, relu_product
 
 STATE, HIDDEN = 16, 24
@@ -46,7 +47,6 @@ MOST_LN_BLOCKING = -1e-6
 NO_BLOCKING = -40.0  # ln; 1 − e^−40 is 1 in double precision
 Array = NDArray[np.float32]
 _inline = njit(inline="always", fastmath=True, error_model="numpy")
-kernel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 
 
 @kernel

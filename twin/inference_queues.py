@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from twin.inference_kernel import GATES, HIDDEN, STATE, Array, clip, copy, empty_aligned, kernel, turn
+from twin.compiled import kernel
+from twin.inference_kernel import GATES, HIDDEN, STATE, Array, clip, copy, empty_aligned, turn
 from twin.inference_product import product, relu_product
 
 QUEUE_COLUMNS = 26  # of twin.features_queues.QUEUE_FEATURES

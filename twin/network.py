@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from twin.compiled import compiled
@@ -336,8 +335,8 @@ def _packet_bits(bps: Floats, pps: Floats, overall: float) -> Floats:
     return bits
 
 
-@njit(cache=True)
-def _walk(next_link, target, up):  # type: ignore[no-untyped-def]
+@compiled
+def _walk(next_link: Ints, target: Ints, up: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     n = next_link.shape[0]
     offsets = np.zeros(n * (n - 1) + 1, dtype=np.int64)
     hops = np.empty(max(16, 4 * n * n), dtype=np.int64)

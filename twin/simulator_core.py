@@ -45,9 +45,6 @@ from twin.simulator_arrivals import draw_bits, enter_level, next_gap, plan, set_
 from twin.simulator_records import State
 from twin.simulator_schedulers import WFQ, choose, enter_idle, stamp
 
-# numba keeps compiled code as long as this file is the same, whatever happens to the files merged into it. So
-# the hash of simulator_arrivals.py and simulator_schedulers.py stands here; a test says what it should be.
-MERGED = "af9eb33eb058342a"
 Carried = tuple[int, int, int, int, int, float]  # flow, route, bits, hops, class, entered
 HOP_LIMIT = 64  # the initial TTL most hosts send (RFC 1700)
 DONE = -1

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twin import simulator_arrivals, simulator_core, simulator_schedulers
 from twin.errors import TopologyError
 from twin.network import Link, Network
 from twin.routing import shortest_paths
@@ -411,13 +408,6 @@ def test_more_packets_than_any_ring_wait_in_every_queue() -> None:
 
 
 # ----------------------------------------------------------------------------------------------- the rest
-
-
-def test_the_compiled_loop_knows_what_is_merged_into_it() -> None:
-    """MERGED is the hash of the modules merged into the event loop: else old compiled code would be used."""
-    merged = (simulator_arrivals, simulator_schedulers)
-    source = b"".join(Path(str(module.__file__)).read_bytes() for module in merged)
-    assert hashlib.sha256(source).hexdigest()[:16] == simulator_core.MERGED
 
 
 @pytest.mark.parametrize(
