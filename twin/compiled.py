@@ -63,7 +63,7 @@ def _is_constant(value: Any) -> bool:
 
 
 def _home(value: Any) -> str | None:
-    """The module of this package whose compiled function it is."""
+    """The module of a compiled function."""
     if isinstance(value, Dispatcher):
         return str(value.py_func.__module__)
     return str(value._defn.__module__) if isinstance(value, _Intrinsic) else None

@@ -31,7 +31,7 @@ from twin.incremental_core import (
     Bits,
     Flags,
 )
-from twin.inference_cpu import Array, sigmoid
+from twin.inference_cpu import Array
 from twin.inference_kernel import HIDDEN, aligned
 from twin.network import Floats
 from twin.queueing import LinkQueues
@@ -167,9 +167,14 @@ def jacobian(checkpoint: Checkpoint, h_f: Array, h_q: Array, hop_x: Array) -> Ar
     into = np.concatenate([h_q, x], axis=1) @ w_in.T + w["flow_update.bias_ih"]
     own = h_f @ w["flow_update.weight_hh"].T + w["flow_update.bias_hh"]
     (r_in, z_in, n_in), (r_own, z_own, n_own) = np.split(into, 3, axis=1), np.split(own, 3, axis=1)
-    reset, update = sigmoid(r_in + r_own), sigmoid(z_in + z_own)
+    reset, update = _sigmoid(r_in + r_own), _sigmoid(z_in + z_own)
     new = np.tanh(n_in + reset * n_own)
     by_new = (1 - update) * (1 - new**2)
     gates = (by_new * n_own * reset * (1 - reset), (h_f - new) * update * (1 - update), by_new)
     rows = zip(gates, np.split(w_in[:, :state], 3), strict=True)
     return np.asarray(sum(gate.mean(axis=0)[:, None] * row for gate, row in rows), dtype=np.float32)
+
+
+def _sigmoid(x: Array) -> Array:
+    """1 ÷ (1 + e^−x), which overflows nowhere."""
+    return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)

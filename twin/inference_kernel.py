@@ -53,12 +53,9 @@ _inline = njit(inline="always", fastmath=True, error_model="numpy")
 def embed(flows, flow_x, low, high, mean, per_deviation, w_1, b_1, w_2, b_2, h_out):  # type: ignore[no-untyped-def]
     """The states that flows start with, from their features."""
     x, y = np.empty(FLOW_COLUMNS, np.float32), np.empty(HIDDEN, np.float32)
+    scale, layers = (low, high, mean, per_deviation), (w_1, b_1, w_2, b_2)
     for flow in flows:
-        clip(flow_x[flow], low, high, x)
-        for c in range(FLOW_COLUMNS):
-            x[c] = (x[c] - mean[c]) * per_deviation[c]
-        relu_product(y, b_1, x, w_1, FLOW_COLUMNS, HIDDEN)
-        product(h_out[flow], b_2, y, w_2, HIDDEN, STATE)
+        perceive(flow_x[flow], x, y, scale, layers, FLOW_COLUMNS, h_out[flow])
 
 
 @kernel
@@ -117,6 +114,18 @@ def last(  # type: ignore[no-untyped-def]
         for j in range(STATE):
             total += error[j] * w_2[j, 0]
         ln_scale[flow] = min(max(total, LEAST_LN_SCALE), most_ln_scale)
+
+
+@_inline
+def perceive(values, x, y, scale, layers, columns, state):  # type: ignore[no-untyped-def]
+    """The ``state`` of so many columns of features, scaled, through two layers; x and y are room."""
+    low, high, mean, per_deviation = scale
+    w_1, b_1, w_2, b_2 = layers
+    clip(values, low, high, x)
+    for c in range(columns):
+        x[c] = (x[c] - mean[c]) * per_deviation[c]
+    relu_product(y, b_1, x, w_1, columns, HIDDEN)
+    product(state, b_2, y, w_2, HIDDEN, STATE)
 
 
 @_inline

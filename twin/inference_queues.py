@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from twin.compiled import kernel
-from twin.inference_kernel import GATES, HIDDEN, STATE, Array, clip, copy, empty_aligned, turn
-from twin.inference_product import product, relu_product
+from twin.inference_kernel import GATES, HIDDEN, STATE, Array, copy, empty_aligned, perceive, turn
+from twin.inference_product import product
 
 QUEUE_COLUMNS = 26  # of twin.features_queues.QUEUE_FEATURES
 
@@ -18,12 +18,9 @@ QUEUE_COLUMNS = 26  # of twin.features_queues.QUEUE_FEATURES
 def embed_queues(queue_x, low, high, mean, per_deviation, w_1, b_1, w_2, b_2, h_q):  # type: ignore[no-untyped-def]
     """The states that queues start with, from their features."""
     x, y = np.empty(QUEUE_COLUMNS, np.float32), np.empty(HIDDEN, np.float32)
+    scale, layers = (low, high, mean, per_deviation), (w_1, b_1, w_2, b_2)
     for queue in range(queue_x.shape[0]):
-        clip(queue_x[queue], low, high, x)
-        for c in range(QUEUE_COLUMNS):
-            x[c] = (x[c] - mean[c]) * per_deviation[c]
-        relu_product(y, b_1, x, w_1, QUEUE_COLUMNS, HIDDEN)
-        product(h_q[queue], b_2, y, w_2, HIDDEN, STATE)
+        perceive(queue_x[queue], x, y, scale, layers, QUEUE_COLUMNS, h_q[queue])
 
 
 @kernel
