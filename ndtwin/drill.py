@@ -127,7 +127,10 @@ class Drill:
         return firing
 
     def _wait(self, done: Callable[[], bool], windows: int, extra_s: float = 0.0) -> bool:
-        return self.loop.run_until(done, windows * self.loop.settings.pipeline.window_s + extra_s)
+        found = self.loop.run_until(done, windows * self.loop.settings.pipeline.window_s + extra_s)
+        if not found and self.loop.supervisor.cancelled.is_set():
+            raise PeerError("stopped before the drill had an answer")
+        return found
 
     def _wait_quiet(self) -> None:
         wanted = self.patience.quiet

@@ -131,8 +131,9 @@ def drill(
     with private_ports(run_dir) as (own_dir, own):
         settings = settings_from(config, own_dir, {**merge(overrides, own), "lab_kind": lab})
         check_wish(known[fault].kind, settings.lab, target, magnitude)
+        stop = stop_on_signals()
         say(f"starting a loop of its own; page at {page_of(settings)}")
-        with running_loop(settings, say, stop_on_signals()) as loop:
+        with running_loop(settings, say, stop) as loop:
             result = Drill(loop, say, patience).run(fault, target, magnitude)
     if as_json:
         print_json(result.as_dict())

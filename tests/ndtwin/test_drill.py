@@ -9,16 +9,23 @@ from pathlib import Path
 
 from ndtwin.drill import DrillReport
 
+# As a shell that runs a script starts what is to run in the background.
+INTERRUPTS_IGNORED = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
 
-def test_a_drill_says_first_where_its_page_is(tmp_path: Path) -> None:
-    """It waits for minutes, on ports of its own: the first line says where to look meanwhile."""
-    argv = (sys.executable, "-m", "ndtwin", "drill", "link-delay")
+
+def test_a_drill_says_first_where_its_page_is_and_can_be_stopped_from_then_on(tmp_path: Path) -> None:
+    """It waits for minutes, on ports of its own: the first line says where to look meanwhile.
+
+    Who interrupts it is told so, and not that the loop is not whole."""
+    argv = (*INTERRUPTS_IGNORED, sys.executable, "-m", "ndtwin", "drill", "link-delay")
     with subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as drill:
         assert drill.stderr is not None
         first = drill.stderr.readline()
         drill.send_signal(signal.SIGINT)
-        drill.communicate(timeout=150)  # where nothing is compiled yet it is slow to come up, and so to end
+        _, rest = drill.communicate(timeout=60)
     assert first.startswith("starting a loop of its own; page at http://127.0.0.1:")
+    assert rest.splitlines()[-1] == "ndtwin: stopped before the drill had an answer"
+    assert drill.returncode == 1
 
 
 def test_a_drill_goes_to_the_lab_that_the_configuration_names(tmp_path: Path) -> None:
